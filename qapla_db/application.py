@@ -1,0 +1,358 @@
+"""The application: settings first, then its plugins, and only then the databases.
+
+``Application`` is a small host. ``DatabaseApplication`` is it with databases;
+``DatabaseMixin`` adds them to a host of another make that has ``settings`` and
+``paths`` (and ``config`` for the web).
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import weakref
+from collections.abc import Callable, Iterable, Mapping
+from types import TracebackType
+from typing import Any, Literal, Protocol, Self, TypeVar
+
+from qapla_db.database import Database
+from qapla_db.errors import AlreadyPrepared, Closed, Misuse, NotPrepared
+from qapla_db.registry import Databases
+from qapla_db.settings import LoadedSettings, load_settings
+
+__all__ = ["Application", "DatabaseApplication", "DatabaseMixin", "Plugin"]
+
+log = logging.getLogger("qapla_db")
+
+Phase = Literal["created", "preparing", "prepared", "closed"]
+A = TypeVar("A", bound="Application")
+WSGIApplication = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
+
+HOOKS = ("prepare_app", "after_fork", "close")
+
+
+class Plugin(Protocol):
+    """What can be registered with :meth:`Application.add_plugin`.
+
+    Each hook may be left out: ``prepare_app(app)`` is called while the
+    application is prepared, ``after_fork()`` in a forked child, ``close()``
+    when the application is closed.
+    """
+
+
+class Application:
+    """An application with phases: created, preparing, prepared, closed.
+
+    Subclasses say what belongs to them in :meth:`append_app_plugins` and
+    :meth:`append_web_plugins`, and where their settings are in
+    ``settings_package``.
+    """
+
+    settings_package: str = "settings"
+    """Import path of the package with the settings modules."""
+
+    def __init__(self) -> None:
+        self._lock = threading.RLock()
+        self._phase: Phase = "created"
+        self._loaded: LoadedSettings | None = None
+        self._endpoint: str | None = None
+        self._plugins: list[Plugin] = []
+        self._config: Any = None
+        self._wsgi: WSGIApplication | None = None
+        _applications.add(self)
+
+    def __repr__(self) -> str:
+        what = f"{self._phase} for {self._endpoint!r}" if self._endpoint else self._phase
+        return f"<{type(self).__name__}: {what}>"
+
+    # --- what a subclass says
+
+    def append_app_plugins(self) -> None:
+        """Register the plugins of the application; called while it is prepared."""
+
+    def append_web_plugins(self) -> None:
+        """Add what the web application needs to ``self.config``; called when it is made."""
+
+    def add_plugin(self, plugin: Plugin) -> None:
+        """Register a plugin and prepare it.
+
+        :raises Misuse: called outside :meth:`append_app_plugins`, or the object
+            has none of the hooks.
+        """
+        if self._phase != "preparing":
+            raise Misuse(
+                f"add_plugin() of {type(self).__name__} was called in the phase "
+                f"{self._phase!r}; call it in append_app_plugins()"
+            )
+        if not any(callable(getattr(plugin, hook, None)) for hook in HOOKS):
+            raise Misuse(
+                f"{plugin!r} is not a plugin: it has none of {', '.join(HOOKS)}(); "
+                "pass an instance, e.g. Database('main')"
+            )
+        _call(plugin, "prepare_app", self)
+        self._plugins.append(plugin)
+
+    # --- lifecycle
+
+    @property
+    def phase(self) -> Phase:
+        """Where the application is in its life."""
+        return self._phase
+
+    @property
+    def endpoint(self) -> str | None:
+        """What the application is prepared for; None before."""
+        return self._endpoint
+
+    def prepare(self, endpoint: str, settings: Mapping[str, Any] | None = None) -> None:
+        """Load the settings of an endpoint and prepare the plugins; connects nowhere.
+
+        Again for the same endpoint it does nothing.
+
+        :param endpoint: ``wsgi``, ``tests``, ``shell``, ``command`` or ``celery``.
+        :param settings: values that win over the settings modules.
+        :raises AlreadyPrepared: the application is prepared for another endpoint.
+        :raises Closed: the application was closed.
+        """
+        with self._lock:
+            self._check_phase(endpoint)
+            if self._phase == "prepared":
+                return
+            loaded = load_settings(self.settings_package, endpoint, settings)
+            self._loaded, self._endpoint, self._phase = loaded, endpoint, "preparing"
+            try:
+                self.append_app_plugins()
+            except BaseException:
+                self._close_plugins()
+                self._loaded, self._endpoint, self._phase = None, None, "created"
+                raise
+            self._phase = "prepared"
+
+    def _check_phase(self, endpoint: str) -> None:
+        name = type(self).__name__
+        if self._phase == "closed":
+            raise Closed(f"{name} was closed and is not prepared again; make a new one")
+        if self._phase == "preparing":
+            raise AlreadyPrepared(
+                f"{name} is being prepared for {self._endpoint!r}; nothing that "
+                "append_app_plugins() calls or imports may prepare it"
+            )
+        if self._endpoint is not None and self._endpoint != endpoint:
+            raise AlreadyPrepared(
+                f"{name} is prepared for {self._endpoint!r} and cannot be prepared for "
+                f"{endpoint!r} too; use another process or another {name}()"
+            )
+
+    def run_wsgi(self, settings: Mapping[str, Any] | None = None) -> WSGIApplication:
+        """Prepare for a web server and return the WSGI application."""
+        self.prepare("wsgi", settings)
+        return self.make_wsgi_app()
+
+    def run_tests(self, settings: Mapping[str, Any] | None = None) -> Self:
+        """Prepare for tests."""
+        self.prepare("tests", settings)
+        return self
+
+    def run_shell(self, settings: Mapping[str, Any] | None = None) -> Self:
+        """Prepare for an interactive shell."""
+        self.prepare("shell", settings)
+        return self
+
+    def run_command(self, settings: Mapping[str, Any] | None = None) -> Self:
+        """Prepare for a command, such as a migration."""
+        self.prepare("command", settings)
+        return self
+
+    def run_celery(self, settings: Mapping[str, Any] | None = None) -> Self:
+        """Prepare for a task worker."""
+        self.prepare("celery", settings)
+        return self
+
+    def __call__(self, global_config: Mapping[str, Any], **settings: Any) -> WSGIApplication:
+        """Return the WSGI application: the entry point for PasteDeploy.
+
+        ``pserve``, ``prequest`` and the others get an application prepared for
+        ``wsgi``; ``pshell`` gets one prepared for ``shell``.
+        """
+        script = global_config.get("__script__", "")
+        self.prepare("shell" if script == "pshell" else "wsgi", settings)
+        return self.make_wsgi_app()
+
+    def make_wsgi_app(self) -> WSGIApplication:
+        """Return the Pyramid application, made once, of a prepared application."""
+        with self._lock:
+            self._require_loaded()
+            if self._wsgi is None:
+                from qapla_db.web.pyramid import make_configurator
+
+                self._config = make_configurator(self.settings)
+                try:
+                    self.append_web_plugins()
+                    self._wsgi = self._config.make_wsgi_app()
+                finally:
+                    self._config = None
+            return self._wsgi
+
+    def close(self) -> None:
+        """Close every plugin, the last registered first, even if one fails.
+
+        :raises Exception: the first error of a plugin, after all are closed.
+        """
+        with self._lock:
+            if self._phase != "closed":
+                self._phase = "closed"
+                self._wsgi = None
+                error = self._close_plugins()
+                if error is not None:
+                    raise error
+
+    def _close_plugins(self) -> Exception | None:
+        first: Exception | None = None
+        while self._plugins:
+            plugin = self._plugins.pop()
+            try:
+                _call(plugin, "close")
+            except Exception as error:
+                log.exception("%r could not be closed", plugin)
+                first = first or error
+        return first
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        type_: type[BaseException] | None,
+        value: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    # --- what preparation brings
+
+    @property
+    def settings(self) -> Any:
+        """The settings; they exist once the application is being prepared."""
+        return self._require_loaded().settings
+
+    @property
+    def paths(self) -> Any:
+        """The paths; they exist once the application is being prepared."""
+        return self._require_loaded().paths
+
+    @property
+    def passed_settings(self) -> frozenset[str]:
+        """Keys of the settings that were passed to ``run_*()``."""
+        return self._require_loaded().passed
+
+    @property
+    def config(self) -> Any:
+        """Pyramid's Configurator, for :meth:`append_web_plugins`."""
+        if self._config is None:
+            raise NotPrepared(
+                f"the config of {type(self).__name__} exists while the web application is made; "
+                "use it in append_web_plugins()"
+            )
+        return self._config
+
+    def settings_for(self, endpoint: str) -> LoadedSettings:
+        """Return what the settings modules say for an endpoint, without preparing it."""
+        return load_settings(self.settings_package, endpoint)
+
+    def _require_loaded(self) -> LoadedSettings:
+        if self._phase == "closed":
+            raise Closed(f"{type(self).__name__} was closed; make a new one")
+        if self._loaded is None:
+            raise NotPrepared(
+                f"{type(self).__name__} is not prepared; call run_wsgi(), run_celery(), "
+                "run_command(), run_shell() or run_tests() first"
+            )
+        return self._loaded
+
+    def _after_fork(self) -> None:
+        # the lock may have been held by a thread that this process does not have
+        self._lock = threading.RLock()
+        for plugin in self._plugins:
+            _call(plugin, "after_fork")
+
+
+class DatabaseMixin:
+    """Databases for a host that has ``settings`` and ``paths`` (and ``config`` for the web)."""
+
+    @property
+    def dbs(self) -> Databases:
+        """The registered databases, by name."""
+        found: Databases | None = self.__dict__.get("_dbs")
+        if found is None:
+            raise NotPrepared(
+                f"the databases of {type(self).__name__} exist once it is prepared; call "
+                "run_wsgi(), run_celery(), run_command(), run_shell() or run_tests() first"
+            )
+        return found
+
+    def add_database_app(self, databases: Iterable[Database]) -> None:
+        """Register databases; call it in ``append_app_plugins()``.
+
+        :param databases: e.g. ``[Database("main", "migrations_main")]``.
+        :raises InvalidArgument: a name is taken or is not a Python name.
+        """
+        registered: Databases = self.__dict__.setdefault("_dbs", Databases())
+        for database in databases:
+            if not isinstance(database, Database):
+                raise Misuse(
+                    f"add_database_app() takes a list of Database, not {database!r}; "
+                    "write add_database_app([Database('main')])"
+                )
+            registered.add(database)
+            try:
+                self._prepare_database(database)
+            except BaseException:
+                registered.remove(database)
+                raise
+
+    def _prepare_database(self, database: Database) -> None:
+        database.prepare_app(self)  # type: ignore[arg-type]
+
+    def add_database_web(self) -> None:
+        """Give every registered database to the request; call it in ``append_web_plugins()``."""
+        from qapla_db.web.pyramid import add_databases
+
+        config = self.config  # type: ignore[attr-defined]
+        add_databases(config, self.dbs)
+
+
+class DatabaseApplication(DatabaseMixin, Application):
+    """An application with databases: the base class of most applications."""
+
+    def _prepare_database(self, database: Database) -> None:
+        self.add_plugin(database)
+
+    def _close_plugins(self) -> Exception | None:
+        self.__dict__.pop("_dbs", None)
+        return super()._close_plugins()
+
+
+def instances_of(cls: type[A]) -> list[A]:
+    """Return the living applications of exactly this class, in no order."""
+    return [one for one in _applications if type(one) is cls]
+
+
+def _call(plugin: Plugin, hook: str, *args: object) -> None:
+    function = getattr(plugin, hook, None)
+    if function is not None:
+        function(*args)
+
+
+_applications: weakref.WeakSet[Application] = weakref.WeakSet()
+
+
+def _after_fork() -> None:
+    for application in list(_applications):
+        application._after_fork()
+
+
+try:
+    from os import register_at_fork
+except ImportError:  # no fork on this system
+    pass
+else:
+    register_at_fork(after_in_child=_after_fork)

@@ -1,0 +1,290 @@
+"""What a backend is: everything in which one database engine differs from another."""
+
+from __future__ import annotations
+
+import importlib.util
+import inspect
+import logging
+import socket
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any, ClassVar
+
+import sqlalchemy as sa
+from sqlalchemy import event, pool
+from sqlalchemy.engine import Connection, Engine, ExceptionContext
+
+from qapla_db.errors import DriverMissing, ServerError, SettingInvalid
+
+__all__ = ["READ_ONLY", "Backend", "is_sandboxed", "safe_url"]
+
+log = logging.getLogger("qapla_db")
+
+READ_ONLY = "qapla_db_read_only"
+"""Execution option of the connections that a read-only session runs on."""
+
+_SECRET_WORDS = ("pass", "pwd", "secret", "token")
+_LOOPBACK = frozenset({"", "localhost", "127.0.0.1", "::1"})
+
+
+def safe_url(url: sa.URL) -> str:
+    """Render a URL for people: no password in it, not in its query either."""
+    query = {
+        key: "***" if any(word in key.lower() for word in _SECRET_WORDS) else value
+        for key, value in url.query.items()
+    }
+    return url.set(query=query).render_as_string(hide_password=True)
+
+
+def is_sandboxed(connection: Connection) -> bool:
+    """Tell whether a test sandbox owns the transactions of this connection's engine."""
+    return bool(getattr(connection.engine.pool, "sandboxed", False))
+
+
+def is_autocommit(connection: Connection) -> bool:
+    """Tell whether the connection runs without transactions."""
+    return connection.get_execution_options().get("isolation_level") == "AUTOCOMMIT"
+
+
+def one_value(value: str | tuple[str, ...] | None) -> str:
+    """Return the first value of a URL query item, or an empty string."""
+    if value is None:
+        return ""
+    return value if isinstance(value, str) else value[0]
+
+
+class Backend(ABC):
+    """One kind of database engine.
+
+    A backend has no state. The methods that take a URL take the one of the
+    settings, after :meth:`complete`. Others can be registered through the
+    entry point group ``qapla_db.backends`` (the name is the dialect's).
+    """
+
+    name: ClassVar[str]
+    """Name of the SQLAlchemy dialect."""
+
+    default_driver: ClassVar[str]
+    """Driver for a URL that names none."""
+
+    driver_modules: ClassVar[Mapping[str, tuple[str, str]]] = {}
+    """Driver -> (module to import, extra of qapla_db that brings it)."""
+
+    retry_codes: ClassVar[frozenset[str | int]] = frozenset()
+    """Codes that mean: run the whole transaction again."""
+
+    lost_codes: ClassVar[frozenset[str | int]] = frozenset()
+    """Codes that mean: this connection is of no use any more."""
+
+    read_only_codes: ClassVar[frozenset[str | int]] = frozenset()
+    """Those of :attr:`lost_codes` that are the right answer in a read-only session."""
+
+    # --- URLs
+
+    def complete(self, url: sa.URL) -> sa.URL:
+        """Return the URL with our driver, where it names none."""
+        if "+" in url.drivername:
+            return url
+        return url.set(drivername=f"{self.name}+{self.default_driver}")
+
+    def check_driver(self, url: sa.URL, *, database: str, key: str) -> None:
+        """Raise DriverMissing, with the extra to install, when the driver is not there."""
+        driver = url.drivername.partition("+")[2]
+        module, extra = self.driver_modules.get(driver, ("", ""))
+        if module and importlib.util.find_spec(module) is None:
+            raise DriverMissing(
+                f"the database {database!r} ({key!r}) needs the driver {module!r}, which is not "
+                f"installed; install it with: pip install 'qapla_db[{extra}]'"
+            )
+
+    def server_url(self, url: sa.URL) -> sa.URL:
+        """Return the URL that the driver gets."""
+        return url
+
+    @abstractmethod
+    def maintenance_url(self, url: sa.URL) -> sa.URL | None:
+        """Return a URL of the same server to create and drop from; None when none is needed."""
+
+    def identity(self, url: sa.URL) -> tuple[str, str]:
+        """Return (server, database name) in a form in which two spellings of one are equal."""
+        host = (url.host or one_value(url.query.get("host"))).lower()
+        if host.startswith("/"):
+            return host, url.database or ""
+        if host not in _LOOPBACK:
+            try:
+                host = sorted(str(item[4][0]) for item in socket.getaddrinfo(host, None))[0]
+            except OSError:
+                log.debug("the host of a database cannot be resolved; its name is compared as is")
+        if host in _LOOPBACK:
+            host = "localhost"
+        port = url.port or one_value(url.query.get("port")) or self.default_port
+        return f"{host}:{port}", url.database or ""
+
+    default_port: ClassVar[int] = 0
+
+    def name_of(self, url: sa.URL) -> str:
+        """Return the database's name on its server, for people and for safety rules."""
+        return url.database or ""
+
+    def is_volatile(self, url: sa.URL) -> bool:
+        """Tell whether the data is gone with the process anyway."""
+        return False
+
+    # --- engines
+
+    def engine_defaults(self, url: sa.URL, label: str) -> dict[str, Any]:
+        """Return our keywords for create_engine; what the user says wins over them."""
+        return {}
+
+    def engine_options(
+        self, url: sa.URL, options: Mapping[str, Any], *, label: str
+    ) -> dict[str, Any]:
+        """Merge our defaults with the user's options.
+
+        The URL's query and the options win over our defaults; a default that
+        the pool class does not take is dropped.
+        """
+        defaults = self.engine_defaults(url, label)
+        ours = defaults.pop("connect_args", {})
+        merged = {**defaults, **options}
+        connect_args = {key: value for key, value in ours.items() if key not in url.query}
+        connect_args.update(options.get("connect_args", {}))
+        if connect_args:
+            merged["connect_args"] = connect_args
+        for key in defaults:
+            if key not in options and not _pool_takes(key, merged):
+                del merged[key]
+        if merged.get("isolation_level") == "AUTOCOMMIT":
+            # said as an execution option the listeners of an engine can see it
+            merged.pop("isolation_level")
+            execution_options = merged.get("execution_options", {})
+            merged["execution_options"] = {"isolation_level": "AUTOCOMMIT", **execution_options}
+        return merged
+
+    def create_engine(
+        self, url: sa.URL, options: Mapping[str, Any], *, label: str, key: str = "url"
+    ) -> Engine:
+        """Build the engine of a database; no connection is opened.
+
+        :param url: the URL of the settings.
+        :param options: keywords of :func:`sqlalchemy.create_engine`; they win over our defaults.
+        :param label: the database's name, for messages.
+        :param key: the setting that the URL came from, for messages.
+        :raises DriverMissing: the driver cannot be imported.
+        :raises SettingInvalid: ``create_engine`` refuses an option.
+        """
+        url = self.complete(url)
+        self.check_driver(url, database=label, key=key)
+        target = self.server_url(url)
+        try:
+            engine = sa.create_engine(target, **self.engine_options(target, options, label=label))
+        except ImportError as error:
+            raise DriverMissing(
+                f"the driver of the database {label!r} ({key!r}) cannot be imported: {error}"
+            ) from error
+        except (TypeError, sa.exc.ArgumentError) as error:
+            raise SettingInvalid(
+                f"'db:{label}:options' does not fit the database {label!r}: {error}",
+                key=f"db:{label}:options",
+            ) from error
+        self.install(engine)
+        note = f"database {label!r} at {safe_url(url)}, from {key!r}"
+        event.listen(engine, "handle_error", _ErrorMap(self, note))
+        return engine
+
+    def install(self, engine: Engine) -> None:  # noqa: B027
+        """Add the listeners that this kind of engine needs."""
+
+    def read_only_options(self) -> dict[str, Any]:
+        """Return the execution options of a read-only session's connections."""
+        return {READ_ONLY: True}
+
+    # --- the database itself
+
+    @abstractmethod
+    def exists(self, url: sa.URL, maintenance: sa.URL | None) -> bool:
+        """Tell whether the database exists on its server."""
+
+    @abstractmethod
+    def create(self, url: sa.URL, maintenance: sa.URL | None) -> bool:
+        """Create the database; False when it was there already."""
+
+    @abstractmethod
+    def drop(self, url: sa.URL, maintenance: sa.URL | None) -> bool:
+        """Drop the database in spite of open connections; False when there was none."""
+
+    @contextmanager
+    def administration(self, url: sa.URL, label: str) -> Iterator[Connection]:
+        """Yield an autocommit connection that leaves nothing behind."""
+        options: dict[str, Any] = {"poolclass": pool.NullPool, "isolation_level": "AUTOCOMMIT"}
+        engine = self.create_engine(url, options, label=label)
+        try:
+            with engine.connect() as connection:
+                yield connection
+        except sa.exc.OperationalError as error:
+            if error.statement is not None:
+                raise
+            raise ServerError(
+                f"the server of {safe_url(url)} cannot be reached, or refuses us: {error.orig}. "
+                "Check address and credentials, or set 'db:<name>:default_url' to a database "
+                "of this server that may be connected to"
+            ) from error
+        finally:
+            engine.dispose()
+
+    # --- errors and broken states
+
+    @abstractmethod
+    def error_code(self, error: BaseException) -> str | int | None:
+        """Return the SQLSTATE or error number of a driver's error."""
+
+    def is_retryable(self, error: BaseException) -> bool:
+        """Tell whether the whole transaction may be run again because of this error.
+
+        It is decided by the code, never by the class: 40001 and 40P01 of
+        PostgreSQL, 1213 and 1205 of MySQL, SQLITE_BUSY and SQLITE_LOCKED.
+        """
+        original = getattr(error, "orig", error)
+        return original is not None and self.error_code(original) in self.retry_codes
+
+    def stop_statement(self, connection: Connection) -> bool:
+        """Cancel a statement that still runs; True when the connection must be thrown away."""
+        return False
+
+    def orphan(self, dbapi_connection: Any) -> None:  # noqa: B027
+        """In a forked child: make the parent's connection harmless without closing it."""
+
+
+class _ErrorMap:
+    """Listener: maps what the driver says to what SQLAlchemy does with the connection."""
+
+    def __init__(self, backend: Backend, note: str) -> None:
+        self.backend = backend
+        self.note = note
+
+    def __call__(self, context: ExceptionContext) -> None:
+        backend = self.backend
+        code = backend.error_code(context.original_exception)
+        if code in backend.lost_codes and not (
+            code in backend.read_only_codes and _is_read_only(context.connection)
+        ):
+            context.is_disconnect = True
+        wrapped = context.sqlalchemy_exception
+        if context.connection is None and wrapped is not None:
+            wrapped.add_note(self.note)
+
+
+def _is_read_only(connection: Connection | None) -> bool:
+    return connection is not None and bool(connection.get_execution_options().get(READ_ONLY))
+
+
+def _pool_takes(key: str, options: Mapping[str, Any]) -> bool:
+    if not key.startswith("pool_"):
+        return True
+    if options.get("pool") is not None:
+        return False
+    poolclass = options.get("poolclass")
+    if poolclass is None or key in ("pool_pre_ping", "pool_recycle"):
+        return True
+    return key.removeprefix("pool_") in inspect.signature(poolclass.__init__).parameters

@@ -1,0 +1,79 @@
+"""``embedded:///DIRECTORY?database=NAME``: a real PostgreSQL that we start ourselves."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import sqlalchemy as sa
+
+from qapla_db.backends.base import one_value
+from qapla_db.backends.postgresql import PostgreSQLBackend
+from qapla_db.errors import InvalidArgument
+
+__all__ = ["EmbeddedBackend"]
+
+DEFAULT_OPTIONS = {
+    # frees the locks of a killed client within half a second
+    "client_connection_check_interval": "500ms",
+}
+
+
+class EmbeddedBackend(PostgreSQLBackend):
+    """PostgreSQL from the ``embedded`` extra, owned by the processes that use it.
+
+    Three slashes before a directory relative to the working directory, four
+    before an absolute one, as for SQLite. Every item of the query but
+    ``database`` is a server setting (``fsync=off``); it counts when the server
+    is started, not for one that runs already.
+    """
+
+    name = "embedded"
+
+    def complete(self, url: sa.URL) -> sa.URL:
+        if url.drivername.partition("+")[0] != "embedded":
+            return url
+        if not url.database or url.host:
+            raise InvalidArgument(
+                f"{url.render_as_string()!r} is not of the form "
+                "embedded:///DIRECTORY?database=NAME (four slashes before an absolute directory)"
+            )
+        directory = str(Path(url.database).absolute())
+        query = {"database": "postgres", **url.query}
+        return url.set(drivername="embedded+psycopg", database=directory, query=query)
+
+    def server_url(self, url: sa.URL) -> sa.URL:
+        if url.drivername.partition("+")[0] != "embedded":
+            return url
+        from qapla_db.backends import embedded_server
+
+        options = {key: one_value(value) for key, value in url.query.items() if key != "database"}
+        server = embedded_server.start(url.database or "", {**DEFAULT_OPTIONS, **options})
+        return server.url(self.name_of(url))
+
+    def maintenance_url(self, url: sa.URL) -> sa.URL | None:
+        other = "template1" if self.name_of(url) == "postgres" else "postgres"
+        return url.update_query_dict({"database": other})
+
+    def identity(self, url: sa.URL) -> tuple[str, str]:
+        if url.drivername.partition("+")[0] != "embedded":
+            return super().identity(url)
+        return f"embedded:{Path(url.database or '').resolve()}", self.name_of(url)
+
+    def name_of(self, url: sa.URL) -> str:
+        if url.drivername.partition("+")[0] != "embedded":
+            return super().name_of(url)
+        return one_value(url.query.get("database"))
+
+    def exists(self, url: sa.URL, maintenance: sa.URL | None) -> bool:
+        return super().exists(*self._real(url, maintenance))
+
+    def create(self, url: sa.URL, maintenance: sa.URL | None) -> bool:
+        return super().create(*self._real(url, maintenance))
+
+    def drop(self, url: sa.URL, maintenance: sa.URL | None) -> bool:
+        return super().drop(*self._real(url, maintenance))
+
+    def _real(self, url: sa.URL, maintenance: sa.URL | None) -> tuple[sa.URL, sa.URL]:
+        real = self.server_url(self.complete(url))
+        admin = maintenance or super().maintenance_url(real) or real
+        return real, self.server_url(self.complete(admin))

@@ -1,0 +1,171 @@
+"""PostgreSQL, through psycopg 3 (psycopg 2 works too)."""
+
+from __future__ import annotations
+
+import os
+import stat
+import time
+from typing import Any, ClassVar
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection
+
+from qapla_db.backends.base import Backend, log
+from qapla_db.errors import ServerError
+
+__all__ = ["PostgreSQLBackend"]
+
+DROP_WAIT = 10.0
+"""Seconds to wait for the connections of a database that is dropped."""
+
+_LIBPQ_DRIVERS = frozenset({"psycopg", "psycopg2", "psycopg2cffi"})
+_STATEMENT_RUNS = 1  # libpq: PQTRANS_ACTIVE
+
+
+class PostgreSQLBackend(Backend):
+    """PostgreSQL 14 and newer."""
+
+    name = "postgresql"
+    default_driver = "psycopg"
+    default_port = 5432
+    driver_modules: ClassVar = {
+        "psycopg": ("psycopg", "postgresql"),
+        "psycopg2": ("psycopg2", "postgresql"),
+    }
+    retry_codes: ClassVar = frozenset({"40001", "40P01"})
+    lost_codes: ClassVar = frozenset({"25006", "57P01", "57P02", "57P03"})
+    read_only_codes: ClassVar = frozenset({"25006"})
+
+    def engine_defaults(self, url: sa.URL, label: str) -> dict[str, Any]:
+        defaults: dict[str, Any] = {
+            "pool_pre_ping": True,
+            "pool_recycle": 300,
+            "pool_timeout": 5,
+            "pool_use_lifo": True,
+        }
+        if url.drivername.partition("+")[2] in _LIBPQ_DRIVERS:
+            defaults["connect_args"] = {
+                "connect_timeout": 5,
+                "tcp_user_timeout": 10_000,
+                "keepalives": 1,
+                "keepalives_idle": 30,
+                "keepalives_interval": 5,
+                "keepalives_count": 3,
+                "application_name": f"qapla_db:{label}",
+            }
+        return defaults
+
+    def read_only_options(self) -> dict[str, Any]:
+        # the driver says BEGIN READ ONLY: no round trip of its own
+        return {**super().read_only_options(), "postgresql_readonly": True}
+
+    def maintenance_url(self, url: sa.URL) -> sa.URL | None:
+        return url.set(database="template1" if url.database == "postgres" else "postgres")
+
+    # --- the database itself
+
+    def exists(self, url: sa.URL, maintenance: sa.URL | None) -> bool:
+        with self.administration(self._admin(url, maintenance), url.database or "") as connection:
+            return _exists(connection, url.database)
+
+    def create(self, url: sa.URL, maintenance: sa.URL | None) -> bool:
+        with self.administration(self._admin(url, maintenance), url.database or "") as connection:
+            if _exists(connection, url.database):
+                return False
+            name = _quoted(connection, url.database)
+            try:
+                connection.exec_driver_sql(f"CREATE DATABASE {name}")
+            except sa.exc.DBAPIError as error:
+                # somebody else made it between our look and our statement
+                if self.error_code(error.orig or error) in ("42P04", "23505"):
+                    return False
+                raise
+            return True
+
+    def drop(self, url: sa.URL, maintenance: sa.URL | None) -> bool:
+        with self.administration(self._admin(url, maintenance), url.database or "") as connection:
+            if not _exists(connection, url.database):
+                return False
+            _terminate_all(connection, url.database)
+            name = _quoted(connection, url.database)
+            # FORCE is for who connected since; with nobody there it costs nothing
+            connection.exec_driver_sql(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
+            return True
+
+    def _admin(self, url: sa.URL, maintenance: sa.URL | None) -> sa.URL:
+        return maintenance or self.maintenance_url(url) or url
+
+    # --- errors and broken states
+
+    def error_code(self, error: BaseException) -> str | None:
+        code = getattr(error, "sqlstate", None) or getattr(error, "pgcode", None)
+        return code if isinstance(code, str) else None
+
+    def stop_statement(self, connection: Connection) -> bool:
+        dbapi = connection.connection.dbapi_connection
+        pgconn = getattr(dbapi, "pgconn", None)
+        if pgconn is not None:
+            busy = pgconn.transaction_status == _STATEMENT_RUNS
+        else:
+            status = getattr(dbapi, "get_transaction_status", None)
+            busy = status is not None and status() == _STATEMENT_RUNS
+        if busy and dbapi is not None:
+            try:
+                if hasattr(dbapi, "cancel_safe"):
+                    dbapi.cancel_safe(timeout=2)
+                else:
+                    dbapi.cancel()
+            except Exception:
+                log.warning("a running statement could not be cancelled", exc_info=True)
+        return bool(busy)
+
+    def orphan(self, dbapi_connection: Any) -> None:
+        if not dbapi_connection.closed:
+            detach_socket(dbapi_connection.fileno())
+
+
+def detach_socket(descriptor: int) -> None:
+    """Point this process's copy of a socket at nothing; the parent's stays as it is.
+
+    Whoever still uses the connection in this process gets an error at once,
+    instead of a share in the conversation of another process.
+    """
+    if not stat.S_ISSOCK(os.fstat(descriptor).st_mode):
+        return
+    nothing = os.open(os.devnull, os.O_RDWR)
+    try:
+        os.dup2(nothing, descriptor, inheritable=False)
+    finally:
+        os.close(nothing)
+
+
+def _quoted(connection: Connection, name: str | None) -> str:
+    return connection.dialect.identifier_preparer.quote_identifier(name or "")
+
+
+def _exists(connection: Connection, name: str | None) -> bool:
+    found = connection.execute(
+        sa.text("SELECT 1 FROM pg_catalog.pg_database WHERE datname = :name"), {"name": name}
+    )
+    return found.scalar() is not None
+
+
+def _terminate_all(connection: Connection, name: str | None) -> None:
+    """End every connection to a database and wait until the server has let them go.
+
+    Terminating and polling takes about 15 ms where DROP ... WITH (FORCE) alone
+    takes a fixed 100 ms.
+    """
+    deadline = time.monotonic() + DROP_WAIT
+    terminate = sa.text(
+        "SELECT pid, pg_terminate_backend(pid) FROM pg_catalog.pg_stat_activity "
+        "WHERE datname = :name AND pid <> pg_backend_pid()"
+    )
+    while left := connection.execute(terminate, {"name": name}).all():
+        if time.monotonic() > deadline:
+            raise ServerError(
+                f"the database {name!r} cannot be dropped: the connections of the processes "
+                f"{', '.join(str(row.pid) for row in left)} did not end within {DROP_WAIT:g} s. "
+                "Stop what uses them (see pg_stat_activity) and try again"
+            )
+        time.sleep(0.002)

@@ -1,0 +1,209 @@
+"""SQLite, in files and in memory, with transactions that are what they say.
+
+The driver's own transactions lose updates silently and ignore foreign keys.
+The form here is the one that SQLAlchemy's documentation of the pysqlite
+dialect describes ("Serializable isolation / Savepoints / Transactional DDL"),
+with BEGIN IMMEDIATE: nothing is lost, who writes waits for who writes.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import threading
+from pathlib import Path
+from typing import Any, ClassVar
+
+import sqlalchemy as sa
+from sqlalchemy import event, pool
+from sqlalchemy.engine import Connection, Engine
+from sqlalchemy.pool import PoolProxiedConnection
+
+from qapla_db.backends.base import READ_ONLY, Backend, is_autocommit, is_sandboxed
+from qapla_db.errors import SessionConflict
+
+__all__ = ["SQLiteBackend"]
+
+_ASLEEP = "qapla_db_query_only"
+_LIBRARIES = ("sqlalchemy.", "qapla_db.", "contextlib")
+
+
+class SQLiteBackend(Backend):
+    """SQLite 3.35 and newer."""
+
+    name = "sqlite"
+    default_driver = "pysqlite"
+    # SQLITE_BUSY, SQLITE_LOCKED and their extended forms
+    retry_codes: ClassVar = frozenset({5, 6, 261, 262, 517})
+
+    def engine_defaults(self, url: sa.URL, label: str) -> dict[str, Any]:
+        if self.is_volatile(url):
+            return {
+                "poolclass": OneConnectionPool,
+                "pool_size": 1,
+                "max_overflow": 0,
+                "connect_args": {"check_same_thread": False},
+            }
+        return {}
+
+    def install(self, engine: Engine) -> None:
+        guard = _WriterGuard(self.identity(engine.url)[1], volatile=self.is_volatile(engine.url))
+        event.listen(engine, "connect", _prepare_connection)
+        event.listen(engine, "begin", guard.begin)
+        if isinstance(engine.pool, OneConnectionPool):
+            engine.pool.guard = guard
+
+    def maintenance_url(self, url: sa.URL) -> sa.URL | None:
+        return None
+
+    def identity(self, url: sa.URL) -> tuple[str, str]:
+        if self.is_volatile(url):
+            return "memory", url.database or ":memory:"
+        return "file", str(_path(url).resolve())
+
+    def name_of(self, url: sa.URL) -> str:
+        return ":memory:" if self.is_volatile(url) else _path(url).name.partition(".")[0]
+
+    def is_volatile(self, url: sa.URL) -> bool:
+        in_memory = (url.database or "") in ("", ":memory:", "file::memory:")
+        return in_memory or url.query.get("mode") == "memory"
+
+    def exists(self, url: sa.URL, maintenance: sa.URL | None) -> bool:
+        return self.is_volatile(url) or _path(url).is_file()
+
+    def create(self, url: sa.URL, maintenance: sa.URL | None) -> bool:
+        if self.exists(url, maintenance):
+            return False
+        _path(url).parent.mkdir(parents=True, exist_ok=True)
+        with self.administration(url, self.name_of(url)):
+            return True
+
+    def drop(self, url: sa.URL, maintenance: sa.URL | None) -> bool:
+        if self.is_volatile(url) or not _path(url).is_file():
+            return False
+        for ending in ("", "-wal", "-shm", "-journal"):
+            Path(f"{_path(url)}{ending}").unlink(missing_ok=True)
+        return True
+
+    def error_code(self, error: BaseException) -> int | None:
+        code = getattr(error, "sqlite_errorcode", None)
+        return code if isinstance(code, int) else None
+
+
+class OneConnectionPool(pool.QueuePool):
+    """The one connection of a database in memory, for one user after the other."""
+
+    guard: _WriterGuard | None = None
+    _holder: tuple[int, str] | None = None
+
+    def connect(self) -> PoolProxiedConnection:
+        me = threading.get_ident()
+        holder = self._holder
+        if holder is not None and holder[0] == me and self.checkedout() > 0:
+            raise _conflict(
+                "a database in memory", holder[1], _caller(), ways="lend it or close it"
+            )
+        connection = super().connect()
+        self._holder = (me, _caller())
+        return connection
+
+
+def _path(url: sa.URL) -> Path:
+    database = (url.database or "").removeprefix("file:")
+    return Path(database.partition("?")[0])
+
+
+def _prepare_connection(dbapi_connection: Any, record: object) -> None:
+    # without this the driver begins transactions of its own, and too late
+    dbapi_connection.isolation_level = None
+    cursor = dbapi_connection.cursor()
+    try:
+        cursor.execute("PRAGMA busy_timeout = 30000")
+        cursor.execute("PRAGMA journal_mode = WAL")
+        cursor.execute("PRAGMA synchronous = NORMAL")
+        cursor.execute("PRAGMA foreign_keys = ON")
+    finally:
+        cursor.close()
+
+
+class _WriterGuard:
+    """Begins the transactions of one database, and sees who would wait for itself.
+
+    SQLite lets one transaction write at a time; the next waits. A thread that
+    waits for its own other transaction would do so until the time-out.
+    """
+
+    def __init__(self, database: str, *, volatile: bool) -> None:
+        self.database = database
+        self.volatile = volatile
+
+    def begin(self, connection: Connection) -> None:
+        if is_sandboxed(connection) or is_autocommit(connection):
+            return
+        dbapi = connection.connection.dbapi_connection
+        assert dbapi is not None
+        info = connection.connection.info
+        read_only = bool(connection.get_execution_options().get(READ_ONLY))
+        if dbapi.isolation_level is not None:
+            dbapi.isolation_level = None  # an earlier AUTOCOMMIT of this connection reset it
+        if info.get(_ASLEEP, False) != read_only:
+            connection.exec_driver_sql(f"PRAGMA query_only = {'ON' if read_only else 'OFF'}")
+            info[_ASLEEP] = read_only
+        if read_only:
+            connection.exec_driver_sql("BEGIN")
+            return
+        me, here = threading.get_ident(), _caller()
+        if not self.volatile:
+            holder = _writers.get(self.database)
+            if holder is not None and holder.thread == me and holder.is_open(dbapi):
+                raise _conflict(
+                    f"the SQLite database {self.database!r}",
+                    holder.where,
+                    here,
+                    ways="lend the first session, commit it, or open the second one with "
+                    "session(read_only=True)",
+                )
+        connection.exec_driver_sql("BEGIN IMMEDIATE")
+        if not self.volatile:
+            _writers[self.database] = _Writer(me, here, dbapi)
+
+
+class _Writer:
+    """The transaction that writes to a file, or did last."""
+
+    __slots__ = ("connection", "process", "thread", "where")
+
+    def __init__(self, thread: int, where: str, connection: Any) -> None:
+        self.process = os.getpid()
+        self.thread = thread
+        self.where = where
+        self.connection = connection
+
+    def is_open(self, other: Any) -> bool:
+        if self.connection is other or self.process != os.getpid():
+            return False
+        return bool(self.connection.in_transaction)
+
+
+# one entry a file, whichever engines and names lead to it
+_writers: dict[str, _Writer] = {}
+
+
+def _conflict(database: str, first: str, second: str, *, ways: str) -> SessionConflict:
+    return SessionConflict(
+        f"two sessions of one thread at {database}: the transaction begun at {first} is still "
+        f"open, so the one begun at {second} would wait for itself; {ways}"
+    )
+
+
+def _caller() -> str:
+    """Name the line of the application that brought us here."""
+    frame = sys._getframe(1)
+    while frame is not None:
+        module = frame.f_globals.get("__name__", "")
+        if not module.startswith(_LIBRARIES):
+            return f"{frame.f_code.co_filename}:{frame.f_lineno} ({frame.f_code.co_name})"
+        if frame.f_back is None:
+            break
+        frame = frame.f_back
+    return "an unknown line"

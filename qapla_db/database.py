@@ -1,0 +1,327 @@
+"""One named database: its settings, its engine, its sessions."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+import time
+import weakref
+from collections.abc import Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
+from typing import TYPE_CHECKING, Any
+
+import sqlalchemy as sa
+from sqlalchemy import event
+from sqlalchemy.engine import Engine
+
+from qapla_db.backends import Backend
+from qapla_db.errors import (
+    ConfigurationError,
+    NotPrepared,
+    Refused,
+    ServerError,
+    SettingInvalid,
+    SettingMissing,
+)
+from qapla_db.session import Session
+from qapla_db.settings import (
+    DatabaseSettings,
+    database_settings,
+    refuse_unless_test_database,
+)
+
+if TYPE_CHECKING:
+    from qapla_db.registry import Host
+
+__all__ = ["Database"]
+
+PRODUCTION = "production"
+
+
+class Database:
+    """A database of an application, known by its name everywhere.
+
+    :param name: ``request.<name>``, ``@WithDatabase(app, <name>)``, ``db:<name>:url``.
+    :param paths_key: key in the application's ``paths`` of its Alembic directory.
+
+    It is a plugin of the application: ``prepare_app(app)`` reads the settings,
+    ``after_fork()`` leaves the parent's connections alone, ``close()`` closes
+    the pool. No connection is opened before the first use.
+    """
+
+    def __init__(self, name: str = "database", paths_key: str = "migrations") -> None:
+        self.name = name
+        self.paths_key = paths_key
+        self._host: Host | None = None
+        self._settings: DatabaseSettings | None = None
+        self._engine: Engine | None = None
+        self._reader: Engine | None = None
+        self._connections: weakref.WeakSet[Any] = weakref.WeakSet()
+        self._inherited: list[object] = []
+        self._lock = threading.Lock()
+        self._pid = os.getpid()
+        _databases.add(self)
+
+    def __repr__(self) -> str:
+        where = self._settings.address if self._settings else "not prepared"
+        return f"<Database {self.name!r}: {where}>"
+
+    # --- lifecycle: called by the application
+
+    def prepare_app(self, app: Host) -> None:
+        """Read the settings of this database from the application's."""
+        self._settings = database_settings(
+            app.settings,
+            self.name,
+            endpoint=getattr(app, "endpoint", None),
+            passed=getattr(app, "passed_settings", frozenset()),
+        )
+        self._host = app
+
+    def after_fork(self) -> None:
+        """In a forked child: forget the parent's connections without closing them."""
+        if self._pid == os.getpid():
+            return
+        self._lock = threading.Lock()
+        self._pid = os.getpid()
+        if self._engine is None:
+            return
+        for connection in list(self._connections):
+            self.backend.orphan(connection)
+        # kept, so that no destructor of theirs runs in this process
+        self._inherited += [self._engine.pool, *self._connections]
+        self._connections.clear()
+        self._engine.dispose(close=False)
+
+    def close(self) -> None:
+        """Close the pool and forget the settings; the application is done."""
+        self.dispose()
+        self._engine = self._reader = None
+        self._settings = self._host = None
+
+    def dispose(self) -> None:
+        """Close the pooled connections; new ones are opened when needed."""
+        if self._engine is not None:
+            self._engine.dispose()
+
+    # --- what it is
+
+    @property
+    def settings(self) -> DatabaseSettings:
+        """What is set about this database.
+
+        :raises NotPrepared: the application was not prepared yet.
+        """
+        if self._settings is None:
+            raise NotPrepared(
+                f"the database {self.name!r} was used before its application was prepared; call "
+                "run_wsgi(), run_celery(), run_command(), run_shell() or run_tests() first, "
+                "and use the database only after it"
+            )
+        return self._settings
+
+    @property
+    def host(self) -> Host:
+        """The application that prepared this database."""
+        if self._host is None:
+            self.settings  # noqa: B018  raises the error that says what to do
+        assert self._host is not None
+        return self._host
+
+    @property
+    def backend(self) -> Backend:
+        """What knows this kind of database."""
+        return self.settings.backend
+
+    @property
+    def migrations_path(self) -> str:
+        """Directory of the migrations, from ``paths``.
+
+        :raises SettingMissing: ``paths`` has no such key.
+        """
+        try:
+            return str(self.host.paths.get(self.paths_key))
+        except KeyError:
+            pass
+        raise SettingMissing(
+            f"paths has no {self.paths_key!r}, the migrations directory of the database "
+            f"{self.name!r}; set it in settings/default.py: "
+            f"paths.set({self.paths_key!r}, 'migrations/{self.name}', 'project_root')",
+            key=self.paths_key,
+        )
+
+    @property
+    def engine(self) -> Engine:
+        """The engine, built on first use."""
+        if self._engine is None or self._pid != os.getpid():
+            self._ensure_engine()
+        assert self._engine is not None
+        return self._engine
+
+    def _ensure_engine(self) -> None:
+        if self._pid != os.getpid():
+            self.after_fork()  # a fork in C code (uWSGI) calls no hook of Python
+        with self._lock:
+            if self._engine is None:
+                settings = self.settings
+                engine = settings.backend.create_engine(
+                    settings.url, settings.options, label=self.name, key=settings.source
+                )
+                event.listen(engine, "connect", self._remember)
+                self._reader = engine.execution_options(**settings.backend.read_only_options())
+                self._engine = engine
+
+    def _remember(self, dbapi_connection: Any, record: object) -> None:
+        # sqlite3's connections allow no weak references, and have no socket to orphan
+        with contextlib.suppress(TypeError):
+            self._connections.add(dbapi_connection)
+
+    # --- sessions
+
+    def get_session(self, *, read_only: bool = False) -> Session:
+        """Return a new session; the caller closes it.
+
+        :param read_only: the session refuses to write, here and at the server.
+        """
+        engine = self.engine
+        bind = self._reader if read_only else engine
+        assert bind is not None
+        settings = self.settings
+        try:
+            return Session(
+                bind,
+                database=self.name,
+                backend=settings.backend,
+                read_only=read_only,
+                **settings.session,
+            )
+        except TypeError as error:
+            raise SettingInvalid(
+                f"'db:{self.name}:session' holds a keyword that a session of the database "
+                f"{self.name!r} does not take: {error}",
+                key=f"db:{self.name}:session",
+            ) from error
+
+    def session(self, *, read_only: bool = False) -> AbstractContextManager[Session]:
+        """Return a session for a ``with`` block.
+
+        It is closed at the end of the block, rolled back on an error, and never
+        commits by itself.
+        """
+        return self.get_session(read_only=read_only)
+
+    @contextmanager
+    def transaction(self) -> Iterator[Session]:
+        """Yield a session that is committed at the end of the block.
+
+        An error rolls everything back. A commit that fails raises its error.
+        """
+        with self.session() as session:
+            yield session
+            session.commit()
+
+    # --- the database itself
+
+    def ping(self) -> float:
+        """Ask the server a trivial question and return the seconds it took.
+
+        :raises ServerError: the database cannot be reached.
+        """
+        started = time.perf_counter()
+        try:
+            with self.engine.connect() as connection:
+                connection.execute(sa.text("SELECT 1")).scalar()
+        except (sa.exc.DBAPIError, sa.exc.TimeoutError) as error:
+            settings = self.settings
+            raise ServerError(
+                f"the database {self.name!r} at {settings.address} does not answer: "
+                f"{getattr(error, 'orig', None) or error}. Check that the server runs, that "
+                f"{settings.source!r} is right and that the database exists"
+            ) from error
+        return time.perf_counter() - started
+
+    def exists(self) -> bool:
+        """Tell whether the database exists on its server."""
+        return self.backend.exists(self.settings.url, self.settings.default_url)
+
+    def create(self) -> bool:
+        """Create the database, empty.
+
+        :returns: False when it was there already.
+        """
+        return self.backend.create(self.settings.url, self.settings.default_url)
+
+    def drop(self, *, confirm: str | None = None) -> bool:
+        """Drop the database, in spite of open connections.
+
+        It acts on the URL of the prepared settings and on no other. Without
+        confirmation it does so only in an application prepared for tests, on a
+        database that no other endpoint uses and that has ``test`` in its name.
+
+        :param confirm: the name of this database, from a caller who means it.
+        :returns: False when there was none.
+        :raises Refused: it could be somebody's data.
+        """
+        self.check_droppable(confirm=confirm)
+        self.dispose()
+        return self.backend.drop(self.settings.url, self.settings.default_url)
+
+    def check_droppable(self, *, confirm: str | None = None) -> None:
+        """Raise Refused where :meth:`drop` would."""
+        settings = self.settings
+        if settings.environment == PRODUCTION:
+            raise Refused(
+                f"the database {self.name!r} at {settings.address} is of the environment "
+                f"'production' ('db:{self.name}:environment') and is never dropped from here"
+            )
+        if confirm is not None and confirm != self.name:
+            raise Refused(
+                f"the database {self.name!r} was not dropped: the confirmation {confirm!r} is "
+                f"not its name"
+            )
+        if confirm is not None:
+            return
+        endpoint = getattr(self.host, "endpoint", None)
+        if endpoint != "tests":
+            raise Refused(
+                f"the database {self.name!r} at {settings.address} is not dropped: the "
+                f"application is prepared for {endpoint!r}, not for tests. Who means it passes "
+                f"confirm={self.name!r}"
+            )
+        refuse_unless_test_database(settings, self._other_endpoints())
+
+    def _other_endpoints(self) -> Mapping[str, DatabaseSettings]:
+        others = {}
+        if not hasattr(self.host, "settings_for"):
+            raise Refused(
+                f"the database {self.name!r} is not dropped: its host has no settings_for(), so "
+                f"what other endpoints use cannot be told. Who means it passes "
+                f"confirm={self.name!r}"
+            )
+        for endpoint in ("wsgi", "command", "celery"):
+            loaded = self.host.settings_for(endpoint)
+            for name in self.host.dbs:
+                try:
+                    found = database_settings(loaded.settings, name, endpoint=endpoint)
+                except SettingMissing:
+                    continue  # an endpoint without this database cannot lose it
+                except ConfigurationError as error:
+                    raise Refused(
+                        f"the database {self.name!r} is not dropped: what {endpoint!r} uses "
+                        f"cannot be told, so it might be the same ({error})"
+                    ) from error
+                others[f"{endpoint}' for '{name}" if name != self.name else endpoint] = found
+        return others
+
+
+_databases: weakref.WeakSet[Database] = weakref.WeakSet()
+
+
+def _after_fork() -> None:
+    for database in list(_databases):
+        database.after_fork()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)

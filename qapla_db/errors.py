@@ -1,0 +1,213 @@
+"""Every error that qapla_db raises.
+
+::
+
+    QaplaError
+    ├── ConfigurationError
+    │   ├── SettingMissing
+    │   ├── SettingInvalid (ValueError)
+    │   ├── SettingsModuleMissing
+    │   └── DriverMissing
+    ├── LifecycleError
+    │   ├── NotPrepared
+    │   ├── AlreadyPrepared
+    │   └── Closed
+    ├── Misuse (TypeError)
+    ├── InvalidArgument (ValueError)
+    ├── UnknownDatabase (KeyError)
+    ├── Refused
+    ├── ReadOnly
+    ├── SessionConflict
+    ├── ServerError
+    ├── NotFound
+    ├── UnknownField (InvalidArgument)
+    ├── MigrationError
+    │   ├── MigrationLockTimeout
+    │   └── MigrationIncomplete
+    └── SandboxError
+        ├── SandboxConflict
+        └── SandboxBroken
+
+A message names the database, the setting or argument at fault and the next
+step. No message carries a password.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+__all__ = [
+    "AlreadyPrepared",
+    "Closed",
+    "ConfigurationError",
+    "DriverMissing",
+    "InvalidArgument",
+    "LifecycleError",
+    "MigrationError",
+    "MigrationIncomplete",
+    "MigrationLockTimeout",
+    "Misuse",
+    "NotFound",
+    "NotPrepared",
+    "QaplaError",
+    "ReadOnly",
+    "Refused",
+    "SandboxBroken",
+    "SandboxConflict",
+    "SandboxError",
+    "ServerError",
+    "SessionConflict",
+    "SettingInvalid",
+    "SettingMissing",
+    "SettingsModuleMissing",
+    "UnknownDatabase",
+    "UnknownField",
+]
+
+
+class QaplaError(Exception):
+    """Root of every error of qapla_db."""
+
+    def __init__(self, message: str) -> None:
+        super().__init__(message)
+        self.message = message
+
+    def __str__(self) -> str:
+        return self.message
+
+    def __reduce__(self) -> tuple[object, ...]:
+        # Celery and multiprocessing send errors between processes
+        return _restore, (type(self), self.__dict__.copy())
+
+
+def _restore(cls: type[QaplaError], state: dict[str, object]) -> QaplaError:
+    error = cls.__new__(cls, state["message"])
+    error.__dict__.update(state)
+    return error
+
+
+class ConfigurationError(QaplaError):
+    """The settings do not describe a usable database or application."""
+
+
+class SettingMissing(ConfigurationError):
+    """A required setting is not there."""
+
+    def __init__(self, message: str, *, key: str) -> None:
+        super().__init__(message)
+        self.key = key
+
+
+class SettingInvalid(ConfigurationError, ValueError):
+    """A setting is there, but its value cannot be used."""
+
+    def __init__(self, message: str, *, key: str) -> None:
+        super().__init__(message)
+        self.key = key
+
+
+class SettingsModuleMissing(ConfigurationError):
+    """A required settings module cannot be found."""
+
+
+class DriverMissing(ConfigurationError):
+    """The driver of a database is not installed."""
+
+
+class LifecycleError(QaplaError):
+    """The application is in another phase than the call needs."""
+
+
+class NotPrepared(LifecycleError):
+    """The application or database was used before it was prepared."""
+
+
+class AlreadyPrepared(LifecycleError):
+    """The application is prepared, for another endpoint."""
+
+
+class Closed(LifecycleError):
+    """The application or database was used after it was closed."""
+
+
+class Misuse(QaplaError, TypeError):
+    """A part of qapla_db was used in a way that cannot work."""
+
+
+class InvalidArgument(QaplaError, ValueError):
+    """An argument has a value that cannot be used."""
+
+
+class UnknownDatabase(QaplaError, KeyError):
+    """No database of this name is registered."""
+
+    def __init__(self, name: object, known: Iterable[str]) -> None:
+        self.name = name
+        self.known = tuple(known)
+        names = ", ".join(repr(one) for one in self.known) or "none"
+        super().__init__(
+            f"no database is named {name!r}; registered: {names}. "
+            "Register it with add_database_app([Database(...)]) in append_app_plugins()"
+        )
+
+
+class Refused(QaplaError):
+    """A destructive step was refused, because it could hit data that matters."""
+
+
+class ReadOnly(QaplaError):
+    """A read-only session was asked to write."""
+
+
+class SessionConflict(QaplaError):
+    """Two sessions of one thread would wait for each other for ever."""
+
+
+class ServerError(QaplaError):
+    """A database server could not be started, reached or used."""
+
+
+class NotFound(QaplaError):
+    """The row that was asked for does not exist."""
+
+    def __init__(self, model: type[object], key: object) -> None:
+        self.model = model
+        self.key = key
+        super().__init__(f"{model.__name__} with the primary key {key!r} does not exist")
+
+
+class UnknownField(InvalidArgument):
+    """A model has no attribute of this name."""
+
+    def __init__(self, model: type[object], unknown: Iterable[str], known: Iterable[str]) -> None:
+        self.model = model
+        self.unknown = tuple(unknown)
+        self.known = tuple(known)
+        super().__init__(
+            f"{model.__name__} has no field {', '.join(map(repr, self.unknown))}; "
+            f"its fields are {', '.join(self.known)}"
+        )
+
+
+class MigrationError(QaplaError):
+    """A migration could not be run."""
+
+
+class MigrationLockTimeout(MigrationError):
+    """Another process is migrating the same database."""
+
+
+class MigrationIncomplete(MigrationError):
+    """After a migration the database is not where it should be."""
+
+
+class SandboxError(QaplaError):
+    """The isolation of a test could not be kept."""
+
+
+class SandboxConflict(SandboxError):
+    """Two sessions of a test wrote in an order that one connection cannot show."""
+
+
+class SandboxBroken(SandboxError):
+    """Something ended the outer transaction of a test behind the sandbox."""

@@ -1,0 +1,394 @@
+"""From settings modules to the settings of one database.
+
+Settings modules are those of morfdict: each has ``make_settings(settings, paths)``.
+They are run in this order, later ones win: ``default``, ``local``, the module of
+the endpoint (``wsgi``, ``tests``, ``shell``, ``command``, ``celery``),
+``local_<endpoint>``; then come the values passed to ``run_*()``.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import json
+import os
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import sqlalchemy as sa
+from morfdict import Paths, StringDict
+
+from qapla_db.backends import Backend, get_backend, safe_url
+from qapla_db.backends import backend_names as _backend_names
+from qapla_db.errors import (
+    ConfigurationError,
+    InvalidArgument,
+    Refused,
+    SettingInvalid,
+    SettingMissing,
+    SettingsModuleMissing,
+)
+
+__all__ = [
+    "ENDPOINTS",
+    "DatabaseSettings",
+    "LoadedSettings",
+    "Settings",
+    "database_settings",
+    "load_settings",
+    "refuse_unless_test_database",
+]
+
+ENDPOINTS = ("wsgi", "tests", "shell", "command", "celery")
+"""What an application can be prepared for."""
+
+_REFERENCE = re.compile(r"%%|%\((?P<key>[^)]*)\)(?P<format>[-#0 +]*\d*(?:\.\d+)?[a-zA-Z])")
+_DOTTED = re.compile(
+    r"db\.(?P<name>[^.]+)\.(?P<setting>url|default_url|options|session|environment)"
+    r"(?:\.(?P<item>.+))?"
+)
+_URL_PARTS = {
+    "ENGINE": "drivername",
+    "USER": "username",
+    "PASSWORD": "password",
+    "HOST": "host",
+    "PORT": "port",
+    "DB_NAME": "database",
+}
+
+
+class Settings(StringDict):  # type: ignore[misc]
+    """morfdict's StringDict, in which a value works as it is written.
+
+    ``%(key)s`` takes another setting's value and ``%%`` stands for one ``%``;
+    any other ``%`` is left alone (a URL may hold ``%40``).
+    """
+
+    def __getitem__(self, key: str) -> Any:
+        value = self._get_from_self_or_parent(key)
+        method = self._morf.get(key)
+        if method is not None:
+            return method(self, value)
+        return self._interpolate(key, value) if type(value) is str else value
+
+    def _interpolate(self, key: str, value: str) -> str:
+        def replace(match: re.Match[str]) -> str:
+            if match["key"] is None:
+                return "%"
+            try:
+                return str(f"%{match['format']}" % self[match["key"]])
+            except (KeyError, TypeError, ValueError, RecursionError) as error:
+                problem = f"'%({match['key']}){match['format']}' in {key!r} cannot be filled in"
+                kind = type(error).__name__
+            # outside the handler: a chained error could show a value
+            raise SettingInvalid(
+                f"{problem} ({kind}); set {match['key']!r}, or write %% for a plain %", key=key
+            )
+
+        return _REFERENCE.sub(replace, value)
+
+    def __repr__(self) -> str:
+        return f"<Settings: {', '.join(sorted(map(str, self)))}>"
+
+
+@dataclass(frozen=True)
+class LoadedSettings:
+    """What the settings modules of one endpoint say."""
+
+    settings: Settings
+    paths: Paths
+    endpoint: str
+    passed: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True)
+class DatabaseSettings:
+    """Everything that is set about one database. No representation shows a password."""
+
+    name: str
+    url: sa.URL
+    backend: Backend = field(compare=False)
+    default_url: sa.URL | None = None
+    options: Mapping[str, Any] = field(default_factory=dict)
+    session: Mapping[str, Any] = field(default_factory=dict)
+    environment: str = "development"
+    source: str = ""
+
+    @property
+    def address(self) -> str:
+        """The URL without its password, for people."""
+        return safe_url(self.url)
+
+    @property
+    def identity(self) -> tuple[str, str]:
+        """Server and database, equal for two spellings of one database."""
+        return self.backend.identity(self.url)
+
+    def __repr__(self) -> str:
+        return f"<DatabaseSettings {self.name!r}: {self.address}, {self.environment}>"
+
+
+def load_settings(
+    package: str, endpoint: str, passed: Mapping[str, Any] | None = None
+) -> LoadedSettings:
+    """Run the settings modules of an endpoint.
+
+    :param package: import path of the package that holds the modules.
+    :param endpoint: one of :data:`ENDPOINTS`.
+    :param passed: values that win over the modules; keys of an ``.ini`` file
+        may have dots (``db.main.url``).
+    :raises SettingsModuleMissing: ``default`` is missing, or ``tests`` for tests.
+    :raises InvalidArgument: there is no such endpoint.
+
+    A module that exists and fails shows its own error.
+    """
+    if endpoint not in ENDPOINTS:
+        raise InvalidArgument(
+            f"there is no endpoint {endpoint!r}; the endpoints are {', '.join(ENDPOINTS)}"
+        )
+    settings, paths = Settings(), Paths()
+    required = {"default", "tests"} if endpoint == "tests" else {"default"}
+    for name in ("default", "local", endpoint, f"local_{endpoint}"):
+        module = _find_module(package, name)
+        if module is not None:
+            _set_root(paths, package)
+            _make_settings(module)(settings, paths)
+        elif name in required:
+            raise SettingsModuleMissing(
+                f"the settings module {package}.{name} cannot be found; create "
+                f"{package.replace('.', '/')}/{name}.py with make_settings(settings, paths), "
+                "or name another package in the application's settings_package"
+            )
+    given = from_ini(passed or {})
+    for key, value in given.items():
+        settings[key] = value
+    return LoadedSettings(settings, paths, endpoint, frozenset(given))
+
+
+def _find_module(package: str, name: str) -> ModuleType | None:
+    path = f"{package}.{name}"
+    try:
+        found = importlib.util.find_spec(path)
+    except ModuleNotFoundError as error:
+        # a missing package is our caller's to say; another missing module is the package's own
+        if error.name is None or not f"{path}.".startswith(f"{error.name}."):
+            raise
+        return None
+    return importlib.import_module(path) if found else None
+
+
+def _set_root(paths: Paths, package: str) -> None:
+    if "project_root" not in paths.paths:
+        top = importlib.import_module(package.partition(".")[0])
+        paths.set("project_root", str(Path(next(iter(top.__path__))).absolute().parent))
+
+
+def _make_settings(module: ModuleType) -> Any:
+    function = getattr(module, "make_settings", None)
+    if not callable(function):
+        raise ConfigurationError(
+            f"the settings module {module.__name__} has no function "
+            "make_settings(settings, paths); add it"
+        )
+    return function
+
+
+def from_ini(values: Mapping[str, Any]) -> dict[str, Any]:
+    """Turn ``db.main.url`` into ``db:main:url``, ``db.main.options.pool_size`` into an option.
+
+    Other keys stay as they are. Options and session keywords are read as JSON
+    where they are JSON (``5``, ``true``, ``{"pool_size": 5}``), else as text.
+    """
+    result: dict[str, Any] = {}
+    for key, value in values.items():
+        match = _DOTTED.fullmatch(key)
+        if match is None:
+            result[key] = value
+            continue
+        target = f"db:{match['name']}:{match['setting']}"
+        if match["setting"] in ("options", "session"):
+            value = _from_json(value)
+        if match["item"] is None:
+            result[target] = value
+        else:
+            result.setdefault(target, {})[match["item"]] = value
+    return result
+
+
+def _from_json(value: Any) -> Any:
+    if not isinstance(value, str):
+        return value
+    try:
+        return json.loads(value)
+    except ValueError:
+        return value
+
+
+def database_settings(
+    settings: Mapping[str, Any],
+    name: str,
+    *,
+    endpoint: str | None = None,
+    passed: frozenset[str] = frozenset(),
+    environ: Mapping[str, str] = os.environ,
+) -> DatabaseSettings:
+    """Read the settings of one database; nothing is connected.
+
+    :param settings: settings of the application.
+    :param name: the database's name.
+    :param endpoint: the endpoint that is prepared; tests have an environment variable of their own.
+    :param passed: keys that were passed to ``run_*()``: they win over the environment.
+    :param environ: the process's environment.
+    :raises SettingMissing: no URL is set.
+    :raises SettingInvalid: a value cannot be used.
+    :raises DriverMissing: the driver is not installed.
+    """
+    variable = f"QAPLA_{'TEST_' if endpoint == 'tests' else ''}DB_{name.upper()}_URL"
+    key = f"db:{name}:url"
+    from_environment = key not in passed and environ.get(variable)
+    source = variable if from_environment else key
+    value: Any = from_environment or settings.get(key)
+    if not value:
+        raise SettingMissing(
+            f"{key!r} is not set for the database {name!r}; set it in settings/default.py "
+            f"(settings[{key!r}] = 'postgresql://USER@HOST/NAME'), or in the environment as "
+            f"{variable}",
+            key=key,
+        )
+    url, backend = _complete_url(value, source, name)
+    default_key = f"db:{name}:default_url"
+    default = settings.get(default_key)
+    return DatabaseSettings(
+        name=name,
+        url=url,
+        backend=backend,
+        default_url=_complete_url(default, default_key, name)[0] if default else None,
+        options=_mapping(settings, f"db:{name}:options", name),
+        session=_mapping(settings, f"db:{name}:session", name),
+        environment=str(settings.get(f"db:{name}:environment") or "development"),
+        source=source,
+    )
+
+
+def _complete_url(value: object, key: str, name: str) -> tuple[sa.URL, Backend]:
+    url = _parse_url(value, key, name)
+    backend = get_backend(url)
+    if backend is None:
+        raise SettingInvalid(
+            f"{key!r} of the database {name!r} names the unknown kind of database "
+            f"{url.drivername!r}; known: {', '.join(_backend_names())}",
+            key=key,
+        )
+    try:
+        url = backend.complete(url)
+    except InvalidArgument as error:
+        raise SettingInvalid(f"{key!r} of the database {name!r}: {error}", key=key) from None
+    if backend.name != "embedded":
+        _check_dialect(url, key, name)
+    backend.check_driver(url, database=name, key=key)
+    return url, backend
+
+
+def _check_dialect(url: sa.URL, key: str, name: str) -> None:
+    try:
+        url.get_dialect()
+    except sa.exc.NoSuchModuleError:
+        raise SettingInvalid(
+            f"{key!r} of the database {name!r} names the unknown driver {url.drivername!r}; "
+            f"leave the part behind + away to get ours",
+            key=key,
+        ) from None
+
+
+def _parse_url(value: object, key: str, name: str) -> sa.URL:
+    if isinstance(value, sa.URL):
+        return value
+    if isinstance(value, Mapping):
+        return _url_of_mapping(value, key, name)
+    problem = f"is a {type(value).__name__}"
+    if isinstance(value, str):
+        try:
+            return sa.make_url(value)
+        except (sa.exc.ArgumentError, ValueError):
+            problem = "cannot be read as a URL"
+    # outside the handler: the parser's own error may show the URL
+    raise SettingInvalid(
+        f"{key!r} of the database {name!r} {problem}; write it as "
+        "dialect://user:password@host:port/name, with special characters of user and password "
+        "percent-encoded, as a sqlalchemy.URL, or as a mapping with ENGINE, HOST, USER, "
+        "PASSWORD, PORT, DB_NAME",
+        key=key,
+    )
+
+
+def _url_of_mapping(value: Mapping[Any, Any], key: str, name: str) -> sa.URL:
+    unknown = sorted(str(part) for part in value if part not in _URL_PARTS)
+    if unknown or not value.get("ENGINE"):
+        problem = f"has the unknown keys {', '.join(unknown)}" if unknown else "has no ENGINE"
+        raise SettingInvalid(
+            f"{key!r} of the database {name!r} {problem}; its keys are {', '.join(_URL_PARTS)}",
+            key=key,
+        )
+    parts = {argument: value[part] for part, argument in _URL_PARTS.items() if part in value}
+    if parts.get("port") is not None:
+        if not str(parts["port"]).isdecimal():
+            raise SettingInvalid(
+                f"PORT in {key!r} of the database {name!r} is not a whole number", key=key
+            )
+        parts["port"] = int(parts["port"])
+    try:
+        return sa.URL.create(**parts)
+    except TypeError:
+        pass
+    raise SettingInvalid(
+        f"{key!r} of the database {name!r} has a part that is not text; "
+        f"{', '.join(_URL_PARTS)} are text, PORT is a number",
+        key=key,
+    )
+
+
+def _mapping(settings: Mapping[str, Any], key: str, name: str) -> dict[str, Any]:
+    value = settings.get(key)
+    if value is None:
+        return {}
+    if not isinstance(value, Mapping) or not all(isinstance(item, str) for item in value):
+        raise SettingInvalid(
+            f"{key!r} of the database {name!r} must be a mapping of keyword to value, "
+            f"not a {type(value).__name__}",
+            key=key,
+        )
+    to_dict = getattr(value, "to_dict", None)
+    return dict(to_dict() if to_dict else value)
+
+
+def refuse_unless_test_database(
+    tests: DatabaseSettings, others: Mapping[str, DatabaseSettings]
+) -> None:
+    """Refuse to touch a database that may not be a test database.
+
+    :param tests: what the tests are set to use.
+    :param others: endpoint -> what that endpoint would use.
+    :raises Refused: the name has no part ``test`` between ``_``, ``-`` or its
+        ends, or another endpoint would use the same server and database.
+    """
+    if tests.backend.is_volatile(tests.url):
+        return
+    name = tests.backend.name_of(tests.url)
+    advice = f"Give {tests.source!r} a database of its own in settings/tests.py"
+    for endpoint, other in others.items():
+        if other.identity == tests.identity:
+            raise Refused(
+                f"the tests of the database {tests.name!r} would drop {tests.address}, which is "
+                f"the database that {endpoint!r} uses ({other.source!r}). {advice}, "
+                f"named e.g. {name}_test"
+            )
+    if "test" not in re.split(r"[_-]", name.lower()):
+        raise Refused(
+            f"the tests of the database {tests.name!r} would drop {tests.address}, whose name "
+            f"{name!r} has no part 'test' between '_', '-' or its ends. {advice}, "
+            f"named e.g. {name}_test"
+        )

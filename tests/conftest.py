@@ -1,0 +1,94 @@
+from __future__ import annotations
+
+import itertools
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+
+from qapla_db.backends import get_backend
+from tests import servers
+
+pytest_plugins = ["pytester"]
+
+FreshURL = Callable[[str], sa.URL]
+
+_numbers = itertools.count(1)
+
+
+@pytest.fixture(scope="session")
+def postgresql_url() -> Iterator[sa.URL]:
+    """URL of a PostgreSQL server, of its database ``postgres``."""
+    from qapla_db.backends import embedded_server
+
+    with servers.directory("postgresql") as home:
+        options = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
+        server = embedded_server.start(home / "data", {**options, "max_connections": "200"})
+        yield server.url()
+        embedded_server.stop(home / "data")
+
+
+@pytest.fixture(scope="session")
+def mariadb_url() -> Iterator[sa.URL]:
+    """URL of a MariaDB server, without a database."""
+    with servers.mariadb() as url:
+        if isinstance(url, str):
+            pytest.skip(url)
+        yield url
+
+
+@pytest.fixture(scope="session")
+def redis_url() -> Iterator[str]:
+    """URL of a Redis server, as Celery takes it."""
+    with servers.redis() as url:
+        if url is None:
+            pytest.skip("Redis is not installed and QAPLA_TEST_REDIS_URL is not set")
+        yield url
+
+
+@pytest.fixture
+def fresh_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[FreshURL]:
+    """Give out URLs of databases that do not exist yet; they are dropped at the end.
+
+    ``fresh_url("postgresql" | "mariadb" | "sqlite")``; the names have ``test``
+    as a part, so that the rule for test databases lets them pass.
+    """
+    given: list[sa.URL] = []
+
+    def make(kind: str) -> sa.URL:
+        name = f"fresh_test_{os.getpid()}_{next(_numbers)}"
+        if kind == "sqlite":
+            url = sa.URL.create("sqlite", database=str(tmp_path / f"{name}.sqlite3"))
+        else:
+            server: sa.URL = request.getfixturevalue(f"{kind}_url")
+            url = server.set(database=name)
+        given.append(url)
+        return url
+
+    yield make
+    for url in given:
+        backend = get_backend(url)
+        assert backend is not None
+        backend.drop(backend.complete(url), None)
+
+
+@pytest.fixture(params=["postgresql", "sqlite", "mariadb"])
+def each_url(request: pytest.FixtureRequest, fresh_url: FreshURL) -> sa.URL:
+    """A database that exists and is empty, on each kind of engine in turn."""
+    url = fresh_url(request.param)
+    backend = get_backend(url)
+    assert backend is not None
+    backend.create(backend.complete(url), None)
+    return url
+
+
+@pytest.fixture
+def postgresql_database_url(fresh_url: FreshURL) -> sa.URL:
+    """An empty PostgreSQL database."""
+    url = fresh_url("postgresql")
+    backend = get_backend(url)
+    assert backend is not None
+    backend.create(backend.complete(url), None)
+    return url

@@ -1,0 +1,133 @@
+"""Real servers for the tests: those that the environment names, or our own on free sockets."""
+
+from __future__ import annotations
+
+import os
+import pwd
+import shutil
+import subprocess
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import sqlalchemy as sa
+
+READY = 60.0
+"""Seconds that a server may take to start."""
+
+
+@contextmanager
+def directory(prefix: str) -> Iterator[Path]:
+    """Yield a directory that a service user may traverse, gone at the end."""
+    path = Path(tempfile.mkdtemp(prefix=f"qapla-{prefix}-"))
+    path.chmod(0o711)
+    try:
+        yield path
+    finally:
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def _wait(ready: Callable[[], bool], process: subprocess.Popen[bytes], log: Path) -> None:
+    deadline = time.monotonic() + READY
+    while not ready():
+        if process.poll() is not None or time.monotonic() > deadline:
+            process.kill()
+            raise RuntimeError(f"{process.args!r} did not start:\n{log.read_text()[-2000:]}")
+        time.sleep(0.05)
+
+
+@contextmanager
+def mariadb() -> Iterator[sa.URL | str]:
+    """Yield the URL of a MariaDB server, or the reason why there is none."""
+    given = os.environ.get("QAPLA_TEST_MARIADB_URL")
+    if given:
+        yield sa.make_url(given)
+        return
+    program = shutil.which("mariadbd") or shutil.which("mariadbd", path="/usr/sbin")
+    install = shutil.which("mariadb-install-db")
+    if not program or not install:
+        yield "MariaDB is not installed and QAPLA_TEST_MARIADB_URL is not set"
+        return
+    with directory("mariadb") as home:
+        user = _service_user(home, "mysql")
+        data, socket, log = home / "data", home / "s", home / "log"
+        subprocess.run(
+            [
+                install,
+                "--no-defaults",
+                f"--user={user}",
+                f"--datadir={data}",
+                "--auth-root-authentication-method=normal",
+                "--skip-test-db",
+            ],
+            check=True,
+            capture_output=True,
+            timeout=READY,
+        )
+        options = ["--skip-networking", "--innodb-flush-log-at-trx-commit=0", "--skip-log-bin"]
+        options += ["--innodb-buffer-pool-size=64M", "--performance-schema=OFF"]
+        with log.open("wb") as output:
+            process = subprocess.Popen(
+                [
+                    program,
+                    "--no-defaults",
+                    f"--user={user}",
+                    f"--datadir={data}",
+                    f"--socket={socket}",
+                    f"--pid-file={home / 'pid'}",
+                    *options,
+                ],
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                start_new_session=True,
+            )
+        try:
+            _wait(socket.exists, process, log)
+            yield sa.URL.create("mariadb+pymysql", "root", query={"unix_socket": str(socket)})
+        finally:
+            _end(process)
+
+
+@contextmanager
+def redis() -> Iterator[str | None]:
+    """Yield the URL of a Redis server, or None where there is none."""
+    given = os.environ.get("QAPLA_TEST_REDIS_URL")
+    program = shutil.which("redis-server")
+    if given or not program:
+        yield given
+        return
+    with directory("redis") as home:
+        socket, log = home / "s", home / "log"
+        with log.open("wb") as output:
+            process = subprocess.Popen(
+                [program, "--port", "0", "--unixsocket", str(socket), "--save", ""],
+                cwd=home,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                start_new_session=True,
+            )
+        try:
+            _wait(socket.exists, process, log)
+            yield f"redis+socket://{socket}"
+        finally:
+            _end(process)
+
+
+def _service_user(home: Path, name: str) -> str:
+    if os.geteuid() != 0:
+        return pwd.getpwuid(os.geteuid()).pw_name
+    os.chown(home, pwd.getpwnam(name).pw_uid, -1)
+    return name
+
+
+def _end(process: subprocess.Popen[bytes]) -> None:
+    process.terminate()
+    try:
+        process.wait(20)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait(20)
