@@ -35,7 +35,7 @@ def mariadb_url() -> Iterator[sa.URL]:
     """URL of a MariaDB server, without a database."""
     with servers.mariadb() as url:
         if isinstance(url, str):
-            pytest.skip(url)
+            _without(url)
         yield url
 
 
@@ -44,8 +44,23 @@ def redis_url() -> Iterator[str]:
     """URL of a Redis server, as Celery takes it."""
     with servers.redis() as url:
         if url is None:
-            pytest.skip("Redis is not installed and QAPLA_TEST_REDIS_URL is not set")
+            _without("Redis is not installed and QAPLA_TEST_REDIS_URL is not set")
         yield url
+
+
+def _without(reason: str) -> None:
+    if os.environ.get("QAPLA_REQUIRE_SERVERS"):
+        pytest.fail(reason)
+    pytest.skip(reason)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Leave the long runs to ``make soak``."""
+    if not os.environ.get("QAPLA_SOAK"):
+        skip = pytest.mark.skip(reason="a long run: make soak")
+        for item in items:
+            if item.get_closest_marker("soak"):
+                item.add_marker(skip)
 
 
 @pytest.fixture

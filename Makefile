@@ -1,0 +1,57 @@
+# Two commands for a fresh machine: "make demo" and "make test".
+
+PYTHON ?= python3
+VENV ?= .venv
+CONSTRAINTS ?= constraints/newest.txt
+BIN = $(VENV)/bin
+
+.PHONY: demo demo-check test lint types docs bench soak dist clean
+
+demo: $(VENV)/.demo
+	$(BIN)/python -m rotarran.demo $(ARGS)
+
+demo-check: $(VENV)/.demo
+	$(BIN)/python -m rotarran.check
+
+test: $(VENV)/.test
+	$(BIN)/python -m pytest $(ARGS)
+
+lint: $(VENV)/.test
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports
+
+types: $(VENV)/.test
+	$(BIN)/mypy
+
+docs: $(VENV)/.docs
+	$(BIN)/python docs/inventories.py
+	$(BIN)/sphinx-build -W --keep-going -q -b html docs docs/_build/html
+
+bench: $(VENV)/.test
+	$(BIN)/python -m benchmarks
+
+soak: $(VENV)/.test
+	QAPLA_SOAK=1 $(BIN)/python -m pytest -m "soak or not soak" tests/faults tests/app
+
+dist: $(VENV)/.test
+	$(BIN)/python -m build --outdir dist
+
+clean:
+	rm -rf $(VENV) build dist docs/_build .mypy_cache .ruff_cache .pytest_cache
+
+$(VENV)/.made:
+	$(PYTHON) -m venv $(VENV)
+	touch $@
+
+$(VENV)/.demo: $(VENV)/.made pyproject.toml requirements/demo.txt $(CONSTRAINTS)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c $(CONSTRAINTS) -r requirements/demo.txt
+	touch $@
+
+$(VENV)/.test: $(VENV)/.demo requirements/test.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c $(CONSTRAINTS) -r requirements/test.txt
+	touch $@
+
+$(VENV)/.docs: $(VENV)/.test requirements/docs.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c $(CONSTRAINTS) -r requirements/docs.txt
+	touch $@

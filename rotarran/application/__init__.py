@@ -1,0 +1,1 @@
+"""The application: its databases, its models, its pages."""

@@ -1,0 +1,64 @@
+"""What comes from outside, checked."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from math import isfinite
+from typing import Any
+
+from pyramid.httpexceptions import HTTPBadRequest
+
+LAST_PAGE = 1_000_000
+LENGTHS = {"name": 120, "city": 120}
+ELEVATION = (-2_000.0, 30_000.0)
+
+
+def page_number(value: str) -> int:
+    """Return the number of a page."""
+    if value.isascii() and value.isdecimal() and 1 <= int(value[:9]) <= LAST_PAGE:
+        return int(value[:9])
+    raise HTTPBadRequest(f"page must be a whole number from 1 to {LAST_PAGE}")
+
+
+def short_text(field: str, value: object, longest: int) -> str:
+    """Return a line of text without the space around it."""
+    if not isinstance(value, str):
+        raise HTTPBadRequest(f"{field} must be text")
+    value = value.strip()
+    if len(value) > longest:
+        raise HTTPBadRequest(f"{field} is too long: at most {longest} characters")
+    if not value.isprintable():
+        raise HTTPBadRequest(f"{field} holds characters that cannot be printed")
+    return value
+
+
+def number(field: str, value: object) -> float:
+    """Return a finite number."""
+    try:
+        result = float(value) if isinstance(value, str | int | float) else None
+    except (ValueError, OverflowError):
+        result = None
+    if result is None or isinstance(value, bool) or not isfinite(result):
+        raise HTTPBadRequest(f"{field} must be a number")
+    return result
+
+
+def airport_changes(values: Mapping[str, Any]) -> tuple[int, dict[str, Any]]:
+    """Return the version that was edited, and the new values of the airport's fields."""
+    unknown = sorted(set(values) - {*LENGTHS, "elevation", "version"})
+    if unknown:
+        raise HTTPBadRequest(f"unknown fields: {', '.join(unknown)[:200]}")
+    if "version" not in values:
+        raise HTTPBadRequest("version is missing: it tells which state was edited")
+    changes: dict[str, Any] = {
+        field: short_text(field, values[field], longest)
+        for field, longest in LENGTHS.items()
+        if field in values
+    }
+    if changes.get("name") == "":
+        raise HTTPBadRequest("name must not be empty")
+    if "elevation" in values:
+        changes["elevation"] = number("elevation", values["elevation"])
+        if not ELEVATION[0] <= changes["elevation"] <= ELEVATION[1]:
+            raise HTTPBadRequest("elevation must lie between {:g} and {:g} feet".format(*ELEVATION))
+    return int(number("version", values["version"])), changes

@@ -1,0 +1,5 @@
+"""``rotarran.wsgi:application`` for any WSGI server."""
+
+from rotarran import main
+
+application = main.run_wsgi()
