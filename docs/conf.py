@@ -1,0 +1,15 @@
+"""Configuration of Sphinx."""
+
+import qapla_db
+
+project = "qapla_db"
+author = "The qapla_db authors"
+version = release = qapla_db.__version__
+extensions = ["myst_parser", "sphinx.ext.autodoc"]
+exclude_patterns = ["_build"]
+html_theme = "furo"
+html_title = "qapla_db"
+myst_enable_extensions = ["colon_fence"]
+myst_heading_anchors = 3
+autodoc_member_order = "bysource"
+autodoc_typehints = "signature"
