@@ -3,12 +3,15 @@ from __future__ import annotations
 import itertools
 import os
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 
+import psycopg
 import pytest
 import sqlalchemy as sa
 
-from qapla_db.backends import get_backend
+from qapla_db import database as database_module
+from qapla_db.backends import embedded_server, get_backend
 from tests import servers
 
 pytest_plugins = ["pytester"]
@@ -19,15 +22,45 @@ _numbers = itertools.count(1)
 
 
 @pytest.fixture(scope="session")
-def postgresql_url() -> Iterator[sa.URL]:
-    """URL of a PostgreSQL server, of its database ``postgres``."""
-    from qapla_db.backends import embedded_server
-
+def postgresql_directory() -> Iterator[Path]:
+    """Data directory of a running PostgreSQL server, which must end the run undisturbed."""
     with servers.directory("postgresql") as home:
         options = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
         server = embedded_server.start(home / "data", {**options, "max_connections": "200"})
-        yield server.url()
-        embedded_server.stop(home / "data")
+        yield home / "data"
+        try:
+            with closing(psycopg.connect(_conninfo(server.url()))) as connection:
+                left = connection.execute(
+                    "SELECT datname, state, query FROM pg_stat_activity "
+                    "WHERE state LIKE 'idle in transaction%'"
+                ).fetchall()
+        finally:
+            embedded_server.stop(home / "data")
+        assert [] == left, "the run left transactions open"
+
+
+@pytest.fixture(scope="session")
+def postgresql_url(postgresql_directory: Path) -> sa.URL:
+    """URL of a PostgreSQL server, of its database ``postgres``."""
+    return embedded_server.start(postgresql_directory).url()
+
+
+def _conninfo(url: sa.URL) -> str:
+    return f"host={url.query['host']} user={url.username} dbname={url.database}"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def nothing_checked_out() -> Iterator[None]:
+    """At the end of the run no database of this process has a connection checked out."""
+    yield
+    used = [
+        database
+        for database in list(database_module._databases)
+        if database._engine is not None
+        and isinstance(database._engine.pool, sa.QueuePool)
+        and database._engine.pool.checkedout()
+    ]
+    assert [] == used, "the run left connections checked out"
 
 
 @pytest.fixture(scope="session")
