@@ -1,5 +1,5 @@
 """The door to the tasks."""
 
-from qapla_db.tasks.celery import WithDatabase, connect_celery
+from qapla_db.tasks.celery import INJECTED, WithDatabase, connect_celery
 
-__all__ = ["WithDatabase", "connect_celery"]
+__all__ = ["INJECTED", "WithDatabase", "connect_celery"]

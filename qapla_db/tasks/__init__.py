@@ -1,0 +1,1 @@
+"""Sessions in tasks, and the application in a task worker."""
