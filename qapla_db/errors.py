@@ -11,7 +11,8 @@
     ├── LifecycleError
     │   ├── NotPrepared
     │   ├── AlreadyPrepared
-    │   └── Closed
+    │   ├── Closed
+    │   └── RequestEnded
     ├── Misuse (TypeError)
     ├── InvalidArgument (ValueError)
     ├── UnknownDatabase (KeyError)
@@ -52,6 +53,7 @@ __all__ = [
     "QaplaError",
     "ReadOnly",
     "Refused",
+    "RequestEnded",
     "SandboxBroken",
     "SandboxConflict",
     "SandboxError",
@@ -128,6 +130,10 @@ class AlreadyPrepared(LifecycleError):
 
 class Closed(LifecycleError):
     """The application or database was used after it was closed."""
+
+
+class RequestEnded(LifecycleError):
+    """A session of a request was asked for after the request had ended."""
 
 
 class Misuse(QaplaError, TypeError):
