@@ -167,24 +167,37 @@ class Application:
         self.prepare("celery", settings)
         return self
 
-    def __call__(self, global_config: Mapping[str, Any], **settings: Any) -> WSGIApplication:
+    def __call__(self, global_config: Mapping[str, Any] | None, **settings: Any) -> WSGIApplication:
         """Return the WSGI application: the entry point for PasteDeploy.
 
         ``pserve``, ``prequest`` and the others get an application prepared for
         ``wsgi``; ``pshell`` gets one prepared for ``shell``.
         """
-        script = global_config.get("__script__", "")
+        script = (global_config or {}).get("__script__", "")
         self.prepare("shell" if script == "pshell" else "wsgi", settings)
         return self.make_wsgi_app()
 
     def make_wsgi_app(self) -> WSGIApplication:
-        """Return the Pyramid application, made once, of a prepared application."""
+        """Return the Pyramid application, made once, of a prepared application.
+
+        Relative names in ``config.scan()`` and ``config.include(".views")`` start
+        from the package of the application's class.
+
+        :raises Misuse: called while it is made, e.g. by a module that
+            ``config.scan()`` imports.
+        """
         with self._lock:
             self._require_loaded()
+            if self._config is not None:
+                raise Misuse(
+                    f"the web application of {type(self).__name__} was asked for while it is "
+                    "made; nothing that append_web_plugins() calls, imports or scans may call "
+                    "run_wsgi() or make_wsgi_app(): leave such a module out of config.scan()"
+                )
             if self._wsgi is None:
                 from qapla_db.web.pyramid import make_configurator
 
-                self._config = make_configurator(self.settings)
+                self._config = make_configurator(self.settings, type(self).__module__)
                 try:
                     self.append_web_plugins()
                     self._wsgi = self._config.make_wsgi_app()
