@@ -83,10 +83,11 @@ class Application:
                 f"add_plugin() of {type(self).__name__} was called in the phase "
                 f"{self._phase!r}; call it in append_app_plugins()"
             )
-        if not any(callable(getattr(plugin, hook, None)) for hook in HOOKS):
+        has_hook = any(callable(getattr(plugin, hook, None)) for hook in HOOKS)
+        if isinstance(plugin, type) or not has_hook:
             raise Misuse(
-                f"{plugin!r} is not a plugin: it has none of {', '.join(HOOKS)}(); "
-                "pass an instance, e.g. Database('main')"
+                f"{plugin!r} is not a plugin; pass an instance with at least one of the hooks "
+                f"{', '.join(HOOKS)}, e.g. Database('main')"
             )
         _call(plugin, "prepare_app", self)
         self._plugins.append(plugin)
@@ -208,7 +209,7 @@ class Application:
     def close(self) -> None:
         """Close every plugin, the last registered first, even if one fails.
 
-        :raises Exception: the first error of a plugin, after all are closed.
+        :raises BaseException: the first error of a plugin, after all are closed.
         """
         with self._lock:
             if self._phase != "closed":
@@ -218,13 +219,13 @@ class Application:
                 if error is not None:
                     raise error
 
-    def _close_plugins(self) -> Exception | None:
-        first: Exception | None = None
+    def _close_plugins(self) -> BaseException | None:
+        first: BaseException | None = None
         while self._plugins:
             plugin = self._plugins.pop()
             try:
                 _call(plugin, "close")
-            except Exception as error:
+            except BaseException as error:
                 log.exception("%r could not be closed", plugin)
                 first = first or error
         return first
@@ -339,7 +340,7 @@ class DatabaseApplication(DatabaseMixin, Application):
     def _prepare_database(self, database: Database) -> None:
         self.add_plugin(database)
 
-    def _close_plugins(self) -> Exception | None:
+    def _close_plugins(self) -> BaseException | None:
         self.__dict__.pop("_dbs", None)
         return super()._close_plugins()
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import threading
 import time
@@ -15,8 +14,9 @@ import sqlalchemy as sa
 from sqlalchemy import event
 from sqlalchemy.engine import Engine
 
-from qapla_db.backends import Backend
+from qapla_db.backends import Backend, safe_url
 from qapla_db.errors import (
+    Closed,
     ConfigurationError,
     NotPrepared,
     Refused,
@@ -61,6 +61,7 @@ class Database:
         self._inherited: list[object] = []
         self._lock = threading.Lock()
         self._pid = os.getpid()
+        self._closed = False
         _databases.add(self)
 
     def __repr__(self) -> str:
@@ -71,13 +72,14 @@ class Database:
 
     def prepare_app(self, app: Host) -> None:
         """Read the settings of this database from the application's."""
-        self._settings = database_settings(
+        settings = database_settings(
             app.settings,
             self.name,
             endpoint=getattr(app, "endpoint", None),
             passed=getattr(app, "passed_settings", frozenset()),
         )
-        self._host = app
+        settings.backend.check_driver(settings.url, database=self.name, key=settings.source)
+        self._settings, self._host, self._closed = settings, app, False
 
     def after_fork(self) -> None:
         """In a forked child: forget the parent's connections without closing them."""
@@ -96,9 +98,12 @@ class Database:
 
     def close(self) -> None:
         """Close the pool and forget the settings; the application is done."""
-        self.dispose()
-        self._engine = self._reader = None
-        self._settings = self._host = None
+        try:
+            self.dispose()
+        finally:
+            self._engine = self._reader = None
+            self._settings = self._host = None
+            self._closed = True
 
     def dispose(self) -> None:
         """Close the pooled connections; new ones are opened when needed."""
@@ -112,8 +117,14 @@ class Database:
         """What is set about this database.
 
         :raises NotPrepared: the application was not prepared yet.
+        :raises Closed: it was closed.
         """
         if self._settings is None:
+            if self._closed:
+                raise Closed(
+                    f"the database {self.name!r} was used after its application was closed; "
+                    "make and prepare a new application"
+                )
             raise NotPrepared(
                 f"the database {self.name!r} was used before its application was prepared; call "
                 "run_wsgi(), run_celery(), run_command(), run_shell() or run_tests() first, "
@@ -159,6 +170,13 @@ class Database:
         assert self._engine is not None
         return self._engine
 
+    @property
+    def _read_only_engine(self) -> Engine:
+        if self._reader is None or self._pid != os.getpid():
+            self._ensure_engine()
+        assert self._reader is not None
+        return self._reader
+
     def _ensure_engine(self) -> None:
         if self._pid != os.getpid():
             self.after_fork()  # a fork in C code (uWSGI) calls no hook of Python
@@ -169,13 +187,14 @@ class Database:
                     settings.url, settings.options, label=self.name, key=settings.source
                 )
                 event.listen(engine, "connect", self._remember)
-                self._reader = engine.execution_options(**settings.backend.read_only_options())
+                self._reader = engine.execution_options(**_reader_options(engine, settings))
                 self._engine = engine
 
     def _remember(self, dbapi_connection: Any, record: object) -> None:
-        # sqlite3's connections allow no weak references, and have no socket to orphan
-        with contextlib.suppress(TypeError):
+        try:
             self._connections.add(dbapi_connection)
+        except TypeError:  # sqlite3's connections allow no weak references
+            self._connections.add(record)
 
     # --- sessions
 
@@ -184,9 +203,7 @@ class Database:
 
         :param read_only: the session refuses to write, here and at the server.
         """
-        engine = self.engine
-        bind = self._reader if read_only else engine
-        assert bind is not None
+        bind = self._read_only_engine if read_only else self.engine
         settings = self.settings
         try:
             return Session(
@@ -196,10 +213,10 @@ class Database:
                 read_only=read_only,
                 **settings.session,
             )
-        except TypeError as error:
+        except (TypeError, sa.exc.ArgumentError) as error:
             raise SettingInvalid(
-                f"'db:{self.name}:session' holds a keyword that a session of the database "
-                f"{self.name!r} does not take: {error}",
+                f"'db:{self.name}:session' holds what a session of the database {self.name!r} "
+                f"does not take: {error}",
                 key=f"db:{self.name}:session",
             ) from error
 
@@ -230,7 +247,7 @@ class Database:
         """
         started = time.perf_counter()
         try:
-            with self.engine.connect() as connection:
+            with self._read_only_engine.connect() as connection:
                 connection.execute(sa.text("SELECT 1")).scalar()
         except (sa.exc.DBAPIError, sa.exc.TimeoutError) as error:
             settings = self.settings
@@ -243,14 +260,14 @@ class Database:
 
     def exists(self) -> bool:
         """Tell whether the database exists on its server."""
-        return self.backend.exists(self.settings.url, self.settings.default_url)
+        return self.backend.exists(*self._administration())
 
     def create(self) -> bool:
         """Create the database, empty.
 
         :returns: False when it was there already.
         """
-        return self.backend.create(self.settings.url, self.settings.default_url)
+        return self.backend.create(*self._administration())
 
     def drop(self, *, confirm: str | None = None) -> bool:
         """Drop the database, in spite of open connections.
@@ -264,13 +281,34 @@ class Database:
         :raises Refused: it could be somebody's data.
         """
         self.check_droppable(confirm=confirm)
+        arguments = self._administration()
         self.dispose()
-        return self.backend.drop(self.settings.url, self.settings.default_url)
+        return self.backend.drop(*arguments)
+
+    def _administration(self) -> tuple[sa.URL, sa.URL | None, Mapping[str, Any] | None]:
+        """What a backend needs to make and drop this database, checked."""
+        settings, backend = self.settings, self.backend
+        if not backend.name_of(settings.url):
+            raise SettingInvalid(
+                f"{settings.source!r} of the database {self.name!r} names a server and no "
+                f"database ({settings.address}); add the name: .../NAME",
+                key=settings.source,
+            )
+        default = settings.default_url
+        if default is not None and backend.identity(default)[0] != settings.identity[0]:
+            key = f"db:{self.name}:default_url"
+            raise SettingInvalid(
+                f"{key!r} ({safe_url(default)}) is on another server than {settings.source!r} "
+                f"({settings.address}), where the database {self.name!r} is; set both, or leave "
+                f"{key!r} away: it is derived",
+                key=key,
+            )
+        return settings.url, default, settings.options.get("connect_args")
 
     def check_droppable(self, *, confirm: str | None = None) -> None:
         """Raise Refused where :meth:`drop` would."""
         settings = self.settings
-        if settings.environment == PRODUCTION:
+        if settings.environment.strip().lower() == PRODUCTION:
             raise Refused(
                 f"the database {self.name!r} at {settings.address} is of the environment "
                 f"'production' ('db:{self.name}:environment') and is never dropped from here"
@@ -313,6 +351,14 @@ class Database:
                     ) from error
                 others[f"{endpoint}' for '{name}" if name != self.name else endpoint] = found
         return others
+
+
+def _reader_options(engine: Engine, settings: DatabaseSettings) -> dict[str, Any]:
+    options = settings.backend.read_only_options()
+    if engine.get_execution_options().get("isolation_level") == "AUTOCOMMIT":
+        # no server keeps a connection in AUTOCOMMIT from writing
+        options["isolation_level"] = settings.backend.isolation_level
+    return options
 
 
 _databases: weakref.WeakSet[Database] = weakref.WeakSet()

@@ -11,16 +11,28 @@ from sqlalchemy import event
 from sqlalchemy.engine import Connection, Engine
 from sqlalchemy.orm import ORMExecuteState, SessionTransaction
 from sqlalchemy.orm import Session as SQLAlchemySession
+from sqlalchemy.orm.context import FromStatement
+from sqlalchemy.schema import ExecutableDDLElement
 from sqlalchemy.sql.elements import TextClause
+from sqlalchemy.sql.selectable import SelectBase, TextualSelect
 
 from qapla_db.backends import Backend
+from qapla_db.backends.base import is_autocommit
 from qapla_db.errors import ReadOnly
 
 __all__ = ["Session"]
 
 log = logging.getLogger("qapla_db")
 
-_WRITES = re.compile(r"\s*(insert|update|delete|merge|replace|truncate)\b", re.IGNORECASE)
+_NOTHING = r"(?>\s+|--[^\n]*|/\*.*?\*/|\()*+"
+_WRITES = re.compile(
+    rf"{_NOTHING}(?:insert|update|delete|merge|replace|truncate|create|alter|drop)\b",
+    re.IGNORECASE | re.DOTALL,
+)
+_MAY_WRITE = re.compile(
+    rf"{_NOTHING}with\b.*\b(?:insert\s+into|update\s+.*\sset|delete\s+from|merge\s+into)\b",
+    re.IGNORECASE | re.DOTALL,
+)
 
 
 class Session(SQLAlchemySession):
@@ -42,7 +54,7 @@ class Session(SQLAlchemySession):
         self.database_name = database
         self.read_only = read_only
         self._backend = backend
-        self._used: list[Connection] = []
+        self._used: set[Connection] = set()
         self._written: set[SessionTransaction] = set()
         # a closed session must stay closed: used again it would leak its connection
         super().__init__(bind, **{"close_resets_only": False, **options})
@@ -55,9 +67,10 @@ class Session(SQLAlchemySession):
     @property
     def has_uncommitted(self) -> bool:
         """Whether the session holds changes, flushed or not, that no commit has stored."""
-        return bool(
-            self._written or self.new or self.deleted or any(map(self.is_modified, self.dirty))
-        )
+        return bool(self._written) or self._has_unflushed()
+
+    def _has_unflushed(self) -> bool:
+        return bool(self.new or self.deleted or any(map(self.is_modified, self.dirty)))
 
     def abandon(self) -> None:
         """Roll back and close, whatever state the session is in; nothing is raised.
@@ -71,7 +84,7 @@ class Session(SQLAlchemySession):
                 self.invalidate()
             else:
                 self.close()
-        except Exception:
+        except BaseException as error:
             log.warning(
                 "the rollback of a session of %r failed; its connection is thrown away",
                 self.database_name,
@@ -81,6 +94,8 @@ class Session(SQLAlchemySession):
                 self.invalidate()
             except Exception:
                 log.warning("a connection could not be thrown away", exc_info=True)
+            if not isinstance(error, Exception):
+                raise  # the process or the greenlet is told to end
 
     def _stop_statements(self) -> bool:
         broken = False
@@ -97,47 +112,71 @@ class Session(SQLAlchemySession):
     ) -> None:
         self.abandon()
 
-    def _refuse(self, what: str) -> None:
-        raise ReadOnly(
-            f"this session of {self.database_name!r} is read-only and cannot {what}; "
-            "open it without read_only=True to write"
-        )
+    def bulk_save_objects(self, *args: Any, **options: Any) -> None:
+        self._writes("store objects")
+        super().bulk_save_objects(*args, **options)
+
+    def bulk_insert_mappings(self, *args: Any, **options: Any) -> None:
+        self._writes("store rows")
+        super().bulk_insert_mappings(*args, **options)
+
+    def bulk_update_mappings(self, *args: Any, **options: Any) -> None:
+        self._writes("store rows")
+        super().bulk_update_mappings(*args, **options)
+
+    def _writes(self, what: str) -> None:
+        if self.read_only:
+            raise ReadOnly(
+                f"this session of {self.database_name!r} is read-only and cannot {what}; "
+                "open it without read_only=True to write"
+            )
+        if self.autobegin and not self.in_transaction():
+            self.begin()
+        transaction = self.get_nested_transaction() or self.get_transaction()
+        if transaction is not None:
+            self._written.add(transaction)
 
 
 def _flushing(session: SQLAlchemySession, context: object, instances: object) -> None:
     assert isinstance(session, Session)
-    if session.read_only:
+    if session._has_unflushed():
         names = {type(one).__name__ for one in (*session.new, *session.dirty, *session.deleted)}
-        session._refuse(f"store {', '.join(sorted(names))}")
-    _mark(session)
+        session._writes(f"store {', '.join(sorted(names))}")
 
 
 def _executing(state: ORMExecuteState) -> None:
-    if state.is_select:
+    statement: Any = state.statement
+    if isinstance(statement, SelectBase) and not isinstance(statement, TextualSelect):
         return
-    writes = state.is_insert or state.is_update or state.is_delete
-    if not writes and isinstance(state.statement, TextClause):
-        writes = _WRITES.match(state.statement.text) is not None
-    if not writes:
-        return
+    if isinstance(statement, FromStatement | TextualSelect):
+        statement = statement.element
     session = state.session
     assert isinstance(session, Session)
-    if session.read_only:
-        session._refuse("run a statement that writes")
-    _mark(session)
+    if state.is_insert or state.is_update or state.is_delete:
+        session._writes("insert, update or delete")
+    elif isinstance(statement, ExecutableDDLElement):
+        session._writes("change the schema")
+    elif isinstance(statement, TextClause) and _text_writes(statement.text, session.read_only):
+        session._writes("run a statement that writes")
 
 
-def _mark(session: Session) -> None:
-    transaction = session.get_nested_transaction() or session.get_transaction()
-    if transaction is not None:
-        session._written.add(transaction)
+def _text_writes(text: str, read_only: bool) -> bool:
+    if _WRITES.match(text):
+        return True
+    # a literal may look the same, and the server refuses what really writes
+    return not read_only and _MAY_WRITE.match(text) is not None
 
 
 def _began(
     session: SQLAlchemySession, transaction: SessionTransaction, connection: Connection
 ) -> None:
     assert isinstance(session, Session)
-    session._used.append(connection)
+    session._used.add(connection)
+    if session.read_only and is_autocommit(connection):
+        raise ReadOnly(
+            f"this session of {session.database_name!r} is read-only, and no server keeps a "
+            "connection in AUTOCOMMIT from writing; leave the isolation level as it is"
+        )
 
 
 def _rolled_back(session: SQLAlchemySession, previous: SessionTransaction) -> None:

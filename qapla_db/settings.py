@@ -48,8 +48,9 @@ ENDPOINTS = ("wsgi", "tests", "shell", "command", "celery")
 
 _REFERENCE = re.compile(r"%%|%\((?P<key>[^)]*)\)(?P<format>[-#0 +]*\d*(?:\.\d+)?[a-zA-Z])")
 _DOTTED = re.compile(
-    r"db\.(?P<name>[^.]+)\.(?P<setting>url|default_url|options|session|environment)"
-    r"(?:\.(?P<item>.+))?"
+    r"db\.(?P<name>[^.]+)\."
+    r"(?:(?P<setting>url|default_url|environment|options|session)"
+    r"|(?P<mapping>options|session)\.(?P<item>.+))"
 )
 _URL_PARTS = {
     "ENGINE": "drivername",
@@ -59,6 +60,11 @@ _URL_PARTS = {
     "PORT": "port",
     "DB_NAME": "database",
 }
+_URL_FORMS = (
+    "write it as dialect://user:password@host:port/name, with special characters of user and "
+    "password percent-encoded, as a sqlalchemy.URL, or as a mapping with ENGINE, HOST, USER, "
+    "PASSWORD, PORT, DB_NAME"
+)
 
 
 class Settings(StringDict):  # type: ignore[misc]
@@ -81,6 +87,8 @@ class Settings(StringDict):  # type: ignore[misc]
                 return "%"
             try:
                 return str(f"%{match['format']}" % self[match["key"]])
+            except SettingInvalid:
+                raise  # it names the setting deeper down that is at fault
             except (KeyError, TypeError, ValueError, RecursionError) as error:
                 problem = f"'%({match['key']}){match['format']}' in {key!r} cannot be filled in"
                 kind = type(error).__name__
@@ -163,10 +171,12 @@ def load_settings(
                 f"{package.replace('.', '/')}/{name}.py with make_settings(settings, paths), "
                 "or name another package in the application's settings_package"
             )
-    given = from_ini(passed or {})
+    given, items = from_ini(passed or {})
     for key, value in given.items():
         settings[key] = value
-    return LoadedSettings(settings, paths, endpoint, frozenset(given))
+    for key, named in items.items():
+        settings[key] = {**_mapping(settings, key), **named}
+    return LoadedSettings(settings, paths, endpoint, frozenset({*given, *items}))
 
 
 def _find_module(package: str, name: str) -> ModuleType | None:
@@ -197,26 +207,31 @@ def _make_settings(module: ModuleType) -> Any:
     return function
 
 
-def from_ini(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Turn ``db.main.url`` into ``db:main:url``, ``db.main.options.pool_size`` into an option.
+def from_ini(values: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
+    """Turn ``db.main.url`` into ``db:main:url``; other keys stay as they are.
 
-    Other keys stay as they are. Options and session keywords are read as JSON
-    where they are JSON (``5``, ``true``, ``{"pool_size": 5}``), else as text.
+    Options and session keywords are read as JSON where they are JSON (``5``,
+    ``true``, ``{"pool_size": 5}``), else as text.
+
+    :returns: (whole settings, single items: ``db.main.options.pool_size = 5``
+        is one of ``db:main:options``, whose other items stay).
     """
-    result: dict[str, Any] = {}
+    whole: dict[str, Any] = {}
+    items: dict[str, dict[str, Any]] = {}
     for key, value in values.items():
         match = _DOTTED.fullmatch(key)
         if match is None:
-            result[key] = value
+            whole[key] = value
             continue
-        target = f"db:{match['name']}:{match['setting']}"
-        if match["setting"] in ("options", "session"):
+        setting = match["setting"] or match["mapping"]
+        target = f"db:{match['name']}:{setting}"
+        if setting in ("options", "session"):
             value = _from_json(value)
         if match["item"] is None:
-            result[target] = value
+            whole[target] = value
         else:
-            result.setdefault(target, {})[match["item"]] = value
-    return result
+            items.setdefault(target, {})[match["item"]] = value
+    return whole, items
 
 
 def _from_json(value: Any) -> Any:
@@ -245,7 +260,6 @@ def database_settings(
     :param environ: the process's environment.
     :raises SettingMissing: no URL is set.
     :raises SettingInvalid: a value cannot be used.
-    :raises DriverMissing: the driver is not installed.
     """
     variable = f"QAPLA_{'TEST_' if endpoint == 'tests' else ''}DB_{name.upper()}_URL"
     key = f"db:{name}:url"
@@ -267,8 +281,8 @@ def database_settings(
         url=url,
         backend=backend,
         default_url=_complete_url(default, default_key, name)[0] if default else None,
-        options=_mapping(settings, f"db:{name}:options", name),
-        session=_mapping(settings, f"db:{name}:session", name),
+        options=_mapping(settings, f"db:{name}:options"),
+        session=_mapping(settings, f"db:{name}:session"),
         environment=str(settings.get(f"db:{name}:environment") or "development"),
         source=source,
     )
@@ -276,6 +290,7 @@ def database_settings(
 
 def _complete_url(value: object, key: str, name: str) -> tuple[sa.URL, Backend]:
     url = _parse_url(value, key, name)
+    _check_shape(url, key, name)
     backend = get_backend(url)
     if backend is None:
         raise SettingInvalid(
@@ -289,19 +304,36 @@ def _complete_url(value: object, key: str, name: str) -> tuple[sa.URL, Backend]:
         raise SettingInvalid(f"{key!r} of the database {name!r}: {error}", key=key) from None
     if backend.name != "embedded":
         _check_dialect(url, key, name)
-    backend.check_driver(url, database=name, key=key)
     return url, backend
 
 
+def _check_shape(url: sa.URL, key: str, name: str) -> None:
+    """Refuse a URL of which a part of the password has become another part."""
+    problem = ""
+    if not re.fullmatch(r"[\w.+-]+", url.drivername):
+        problem = "has no name of a dialect where one belongs"
+    elif "@" in (url.host or "") or (url.password and "@" in (url.database or "")):
+        problem = "has an @ of its own in the user, the password or the name, where it means %40"
+    if problem:
+        raise SettingInvalid(f"{key!r} of the database {name!r} {problem}; {_URL_FORMS}", key=key)
+
+
 def _check_dialect(url: sa.URL, key: str, name: str) -> None:
+    advice = "leave the part behind + away to get ours"
     try:
-        url.get_dialect()
+        dialect = url.get_dialect()
     except sa.exc.NoSuchModuleError:
         raise SettingInvalid(
             f"{key!r} of the database {name!r} names the unknown driver {url.drivername!r}; "
-            f"leave the part behind + away to get ours",
+            f"{advice}",
             key=key,
         ) from None
+    if dialect.is_async:
+        raise SettingInvalid(
+            f"{key!r} of the database {name!r} names the asyncio driver {url.drivername!r}, "
+            f"and sessions here are not asynchronous; {advice}",
+            key=key,
+        )
 
 
 def _parse_url(value: object, key: str, name: str) -> sa.URL:
@@ -317,10 +349,7 @@ def _parse_url(value: object, key: str, name: str) -> sa.URL:
             problem = "cannot be read as a URL"
     # outside the handler: the parser's own error may show the URL
     raise SettingInvalid(
-        f"{key!r} of the database {name!r} {problem}; write it as "
-        "dialect://user:password@host:port/name, with special characters of user and password "
-        "percent-encoded, as a sqlalchemy.URL, or as a mapping with ENGINE, HOST, USER, "
-        "PASSWORD, PORT, DB_NAME",
+        f"{key!r} of the database {name!r} {problem}; {_URL_FORMS}",
         key=key,
     )
 
@@ -351,14 +380,13 @@ def _url_of_mapping(value: Mapping[Any, Any], key: str, name: str) -> sa.URL:
     )
 
 
-def _mapping(settings: Mapping[str, Any], key: str, name: str) -> dict[str, Any]:
+def _mapping(settings: Mapping[str, Any], key: str) -> dict[str, Any]:
     value = settings.get(key)
     if value is None:
         return {}
     if not isinstance(value, Mapping) or not all(isinstance(item, str) for item in value):
         raise SettingInvalid(
-            f"{key!r} of the database {name!r} must be a mapping of keyword to value, "
-            f"not a {type(value).__name__}",
+            f"{key!r} must be a mapping of keyword to value, not a {type(value).__name__}",
             key=key,
         )
     to_dict = getattr(value, "to_dict", None)

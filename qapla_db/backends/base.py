@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import inspect
 import logging
+import os
 import socket
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeAlias
 
 import sqlalchemy as sa
 from sqlalchemy import event, pool
@@ -21,11 +23,12 @@ __all__ = ["READ_ONLY", "Backend", "is_sandboxed", "safe_url"]
 
 log = logging.getLogger("qapla_db")
 
+ConnectArgs: TypeAlias = Mapping[str, Any] | None
+
 READ_ONLY = "qapla_db_read_only"
 """Execution option of the connections that a read-only session runs on."""
 
-_SECRET_WORDS = ("pass", "pwd", "secret", "token")
-_LOOPBACK = frozenset({"", "localhost", "127.0.0.1", "::1"})
+_SECRET_WORDS = ("pass", "pwd", "secret", "token", "odbc_connect")
 
 
 def safe_url(url: sa.URL) -> str:
@@ -45,6 +48,26 @@ def is_sandboxed(connection: Connection) -> bool:
 def is_autocommit(connection: Connection) -> bool:
     """Tell whether the connection runs without transactions."""
     return connection.get_execution_options().get("isolation_level") == "AUTOCOMMIT"
+
+
+def server_name(host: str) -> str:
+    """Return a form of a host's name in which two spellings of one host are equal."""
+    try:
+        found = socket.getaddrinfo(host, None, type=socket.SOCK_DGRAM) if host else []
+    except (OSError, UnicodeError):
+        log.debug("a database's host cannot be resolved; its name is compared as it is")
+        return host.lower()
+    if not found or any(_is_ours(family, address) for family, _, _, _, address in found):
+        return "localhost"
+    return min(str(address[0]) for *_, address in found)
+
+
+def _is_ours(family: int, address: tuple[Any, ...]) -> bool:
+    # an address can be bound only on the machine that it belongs to
+    with socket.socket(family, socket.SOCK_DGRAM) as probe, contextlib.suppress(OSError):
+        probe.bind((address[0], 0, *address[2:]))
+        return True
+    return False
 
 
 def one_value(value: str | tuple[str, ...] | None) -> str:
@@ -68,8 +91,19 @@ class Backend(ABC):
     default_driver: ClassVar[str]
     """Driver for a URL that names none."""
 
+    default_port: ClassVar[int] = 0
+
+    default_sockets: ClassVar[frozenset[str]] = frozenset()
+    """Where the server of this machine usually has its Unix socket."""
+
     driver_modules: ClassVar[Mapping[str, tuple[str, str]]] = {}
-    """Driver -> (module to import, extra of qapla_db that brings it)."""
+    """Driver -> (module to import, what to install for it)."""
+
+    query_parts: ClassVar[Mapping[str, str]] = {}
+    """Item of a URL's query -> part of the URL that it says, and wins over."""
+
+    isolation_level: ClassVar[str] = "READ COMMITTED"
+    """The level of a read-only session on an engine that is set to AUTOCOMMIT."""
 
     retry_codes: ClassVar[frozenset[str | int]] = frozenset()
     """Codes that mean: run the whole transaction again."""
@@ -83,19 +117,27 @@ class Backend(ABC):
     # --- URLs
 
     def complete(self, url: sa.URL) -> sa.URL:
-        """Return the URL with our driver, where it names none."""
+        """Return the URL with our driver, where it names none.
+
+        What its query says of user, password and database stands in its place
+        afterwards, so that everybody sees the same database and nobody the password.
+        """
+        for item, part in self.query_parts.items():
+            if item in url.query:
+                value = one_value(url.query[item])
+                url = url.difference_update_query([item]).set(**{part: value})  # type: ignore[arg-type]
         if "+" in url.drivername:
             return url
         return url.set(drivername=f"{self.name}+{self.default_driver}")
 
     def check_driver(self, url: sa.URL, *, database: str, key: str) -> None:
-        """Raise DriverMissing, with the extra to install, when the driver is not there."""
+        """Raise DriverMissing, with what to install, when the driver is not there."""
         driver = url.drivername.partition("+")[2]
-        module, extra = self.driver_modules.get(driver, ("", ""))
+        module, requirement = self.driver_modules.get(driver, ("", ""))
         if module and importlib.util.find_spec(module) is None:
             raise DriverMissing(
                 f"the database {database!r} ({key!r}) needs the driver {module!r}, which is not "
-                f"installed; install it with: pip install 'qapla_db[{extra}]'"
+                f"installed; install it with: pip install '{requirement}'"
             )
 
     def server_url(self, url: sa.URL) -> sa.URL:
@@ -108,20 +150,20 @@ class Backend(ABC):
 
     def identity(self, url: sa.URL) -> tuple[str, str]:
         """Return (server, database name) in a form in which two spellings of one are equal."""
-        host = (url.host or one_value(url.query.get("host"))).lower()
-        if host.startswith("/"):
-            return host, url.database or ""
-        if host not in _LOOPBACK:
-            try:
-                host = sorted(str(item[4][0]) for item in socket.getaddrinfo(host, None))[0]
-            except OSError:
-                log.debug("the host of a database cannot be resolved; its name is compared as is")
-        if host in _LOOPBACK:
-            host = "localhost"
-        port = url.port or one_value(url.query.get("port")) or self.default_port
-        return f"{host}:{port}", url.database or ""
+        host, port = self.host_and_port(url)
+        if host.startswith("/") and host not in self.default_sockets:
+            server = os.path.realpath(host)
+        else:
+            server = server_name("" if host.startswith("/") else host)
+        return f"{server}:{port}", self.name_of(url)
 
-    default_port: ClassVar[int] = 0
+    def host_and_port(self, url: sa.URL) -> tuple[str, int]:
+        """Return where the server is: host or directory or file of its socket, and port."""
+        host = url.host or one_value(url.query.get("host"))
+        port = one_value(url.query.get("port"))
+        if not host.startswith("/") and host.count(":") == 1:
+            host, _, port = host.partition(":")
+        return host, url.port or (int(port) if port.isdecimal() else self.default_port)
 
     def name_of(self, url: sa.URL) -> str:
         """Return the database's name on its server, for people and for safety rules."""
@@ -181,7 +223,8 @@ class Backend(ABC):
             engine = sa.create_engine(target, **self.engine_options(target, options, label=label))
         except ImportError as error:
             raise DriverMissing(
-                f"the driver of the database {label!r} ({key!r}) cannot be imported: {error}"
+                f"the driver of the database {label!r} ({key!r}), {url.drivername!r}, cannot be "
+                f"imported: {error}. Install it, or leave the part behind + away to get ours"
             ) from error
         except (TypeError, sa.exc.ArgumentError) as error:
             raise SettingInvalid(
@@ -203,22 +246,37 @@ class Backend(ABC):
     # --- the database itself
 
     @abstractmethod
-    def exists(self, url: sa.URL, maintenance: sa.URL | None) -> bool:
-        """Tell whether the database exists on its server."""
+    def exists(
+        self, url: sa.URL, maintenance: sa.URL | None, connect_args: ConnectArgs = None
+    ) -> bool:
+        """Tell whether the database exists on its server.
+
+        :param url: the database.
+        :param maintenance: another database of the server to do it from; None for the usual one.
+        :param connect_args: the user's arguments of the driver's ``connect()``.
+        """
 
     @abstractmethod
-    def create(self, url: sa.URL, maintenance: sa.URL | None) -> bool:
+    def create(
+        self, url: sa.URL, maintenance: sa.URL | None, connect_args: ConnectArgs = None
+    ) -> bool:
         """Create the database; False when it was there already."""
 
     @abstractmethod
-    def drop(self, url: sa.URL, maintenance: sa.URL | None) -> bool:
+    def drop(
+        self, url: sa.URL, maintenance: sa.URL | None, connect_args: ConnectArgs = None
+    ) -> bool:
         """Drop the database in spite of open connections; False when there was none."""
 
     @contextmanager
-    def administration(self, url: sa.URL, label: str) -> Iterator[Connection]:
-        """Yield an autocommit connection that leaves nothing behind."""
+    def administration(
+        self, url: sa.URL, maintenance: sa.URL | None = None, connect_args: ConnectArgs = None
+    ) -> Iterator[Connection]:
+        """Yield an autocommit connection to the server of a database, but not to it."""
         options: dict[str, Any] = {"poolclass": pool.NullPool, "isolation_level": "AUTOCOMMIT"}
-        engine = self.create_engine(url, options, label=label)
+        options["connect_args"] = connect_args or {}
+        other = maintenance or self.maintenance_url(url) or url
+        engine = self.create_engine(other, options, label=self.name_of(url))
         try:
             with engine.connect() as connection:
                 yield connection
@@ -226,7 +284,7 @@ class Backend(ABC):
             if error.statement is not None:
                 raise
             raise ServerError(
-                f"the server of {safe_url(url)} cannot be reached, or refuses us: {error.orig}. "
+                f"the server of {safe_url(other)} cannot be reached, or refuses us: {error.orig}. "
                 "Check address and credentials, or set 'db:<name>:default_url' to a database "
                 "of this server that may be connected to"
             ) from error
@@ -252,8 +310,12 @@ class Backend(ABC):
         """Cancel a statement that still runs; True when the connection must be thrown away."""
         return False
 
-    def orphan(self, dbapi_connection: Any) -> None:  # noqa: B027
-        """In a forked child: make the parent's connection harmless without closing it."""
+    def orphan(self, connection: Any) -> None:  # noqa: B027
+        """In a forked child: make the parent's connection harmless without closing it.
+
+        :param connection: the driver's, or the pool's record of it where the
+            driver's allows no weak references.
+        """
 
 
 class _ErrorMap:
@@ -264,15 +326,27 @@ class _ErrorMap:
         self.note = note
 
     def __call__(self, context: ExceptionContext) -> None:
-        backend = self.backend
+        backend, wrapped = self.backend, context.sqlalchemy_exception
+        if not isinstance(wrapped, sa.exc.DBAPIError):
+            return
         code = backend.error_code(context.original_exception)
         if code in backend.lost_codes and not (
             code in backend.read_only_codes and _is_read_only(context.connection)
         ):
             context.is_disconnect = True
-        wrapped = context.sqlalchemy_exception
-        if context.connection is None and wrapped is not None:
+        if context.connection is None:
             wrapped.add_note(self.note)
+
+
+# keyword of create_engine -> argument of the pool class
+_POOL_ARGUMENTS = {
+    "pool_pre_ping": "pre_ping",
+    "pool_recycle": "recycle",
+    "pool_timeout": "timeout",
+    "pool_use_lifo": "use_lifo",
+    "pool_size": "pool_size",
+    "max_overflow": "max_overflow",
+}
 
 
 def _is_read_only(connection: Connection | None) -> bool:
@@ -280,11 +354,20 @@ def _is_read_only(connection: Connection | None) -> bool:
 
 
 def _pool_takes(key: str, options: Mapping[str, Any]) -> bool:
-    if not key.startswith("pool_"):
+    if key not in _POOL_ARGUMENTS:
         return True
     if options.get("pool") is not None:
         return False
     poolclass = options.get("poolclass")
-    if poolclass is None or key in ("pool_pre_ping", "pool_recycle"):
-        return True
-    return key.removeprefix("pool_") in inspect.signature(poolclass.__init__).parameters
+    return poolclass is None or _accepts(poolclass, _POOL_ARGUMENTS[key])
+
+
+def _accepts(poolclass: Any, argument: str) -> bool:
+    for cls in getattr(poolclass, "__mro__", ()):
+        if "__init__" in vars(cls):
+            parameters = inspect.signature(cls.__init__).parameters
+            if argument in parameters:
+                return True
+            if not any(one.kind is one.VAR_KEYWORD for one in parameters.values()):
+                return False
+    return False

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import sqlalchemy as sa
 
-from qapla_db.backends.base import one_value
+from qapla_db.backends.base import ConnectArgs, one_value, safe_url
 from qapla_db.backends.postgresql import PostgreSQLBackend
 from qapla_db.errors import InvalidArgument
 
@@ -34,7 +34,7 @@ class EmbeddedBackend(PostgreSQLBackend):
             return url
         if not url.database or url.host:
             raise InvalidArgument(
-                f"{url.render_as_string()!r} is not of the form "
+                f"{safe_url(url)!r} is not of the form "
                 "embedded:///DIRECTORY?database=NAME (four slashes before an absolute directory)"
             )
         directory = str(Path(url.database).absolute())
@@ -57,21 +57,28 @@ class EmbeddedBackend(PostgreSQLBackend):
     def identity(self, url: sa.URL) -> tuple[str, str]:
         if url.drivername.partition("+")[0] != "embedded":
             return super().identity(url)
-        return f"embedded:{Path(url.database or '').resolve()}", self.name_of(url)
+        # as PostgreSQL's socket in that directory would be
+        return f"{Path(url.database or '').resolve()}:{self.default_port}", self.name_of(url)
 
     def name_of(self, url: sa.URL) -> str:
         if url.drivername.partition("+")[0] != "embedded":
             return super().name_of(url)
         return one_value(url.query.get("database"))
 
-    def exists(self, url: sa.URL, maintenance: sa.URL | None) -> bool:
-        return super().exists(*self._real(url, maintenance))
+    def exists(
+        self, url: sa.URL, maintenance: sa.URL | None, connect_args: ConnectArgs = None
+    ) -> bool:
+        return super().exists(*self._real(url, maintenance), connect_args)
 
-    def create(self, url: sa.URL, maintenance: sa.URL | None) -> bool:
-        return super().create(*self._real(url, maintenance))
+    def create(
+        self, url: sa.URL, maintenance: sa.URL | None, connect_args: ConnectArgs = None
+    ) -> bool:
+        return super().create(*self._real(url, maintenance), connect_args)
 
-    def drop(self, url: sa.URL, maintenance: sa.URL | None) -> bool:
-        return super().drop(*self._real(url, maintenance))
+    def drop(
+        self, url: sa.URL, maintenance: sa.URL | None, connect_args: ConnectArgs = None
+    ) -> bool:
+        return super().drop(*self._real(url, maintenance), connect_args)
 
     def _real(self, url: sa.URL, maintenance: sa.URL | None) -> tuple[sa.URL, sa.URL]:
         real = self.server_url(self.complete(url))

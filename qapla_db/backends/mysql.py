@@ -8,7 +8,15 @@ import sqlalchemy as sa
 from sqlalchemy import event
 from sqlalchemy.engine import Connection, Engine
 
-from qapla_db.backends.base import READ_ONLY, Backend, is_autocommit, is_sandboxed, log
+from qapla_db.backends.base import (
+    READ_ONLY,
+    Backend,
+    ConnectArgs,
+    is_autocommit,
+    is_sandboxed,
+    log,
+    one_value,
+)
 from qapla_db.backends.postgresql import detach_socket
 
 __all__ = ["MariaDBBackend", "MySQLBackend"]
@@ -21,9 +29,20 @@ class MySQLBackend(Backend):
     default_driver = "pymysql"
     default_port = 3306
     driver_modules: ClassVar = {
-        "pymysql": ("pymysql", "mysql"),
-        "mysqldb": ("MySQLdb", "mysql"),
+        "pymysql": ("pymysql", "qapla_db[mysql]"),
+        "mysqldb": ("MySQLdb", "mysqlclient"),
     }
+    query_parts: ClassVar = {
+        "user": "username",
+        "password": "password",
+        "passwd": "password",
+        "db": "database",
+        "database": "database",
+    }
+    default_sockets: ClassVar = frozenset(
+        {"/tmp/mysql.sock", "/run/mysqld/mysqld.sock", "/var/run/mysqld/mysqld.sock"}
+    )
+    isolation_level = "REPEATABLE READ"
     # deadlock, lock wait time-out, record changed since last read
     retry_codes: ClassVar = frozenset({1213, 1205, 1020})
     # read-only server or transaction, not (yet) a member of its cluster
@@ -53,18 +72,20 @@ class MySQLBackend(Backend):
     def maintenance_url(self, url: sa.URL) -> sa.URL | None:
         return url.set(database=None)
 
-    def identity(self, url: sa.URL) -> tuple[str, str]:
-        server, database = super().identity(url)
-        if "unix_socket" in url.query:
-            server = str(url.query["unix_socket"])
-        return server, database
+    def host_and_port(self, url: sa.URL) -> tuple[str, int]:
+        socket = one_value(url.query.get("unix_socket"))
+        return (socket, self.default_port) if socket else super().host_and_port(url)
 
-    def exists(self, url: sa.URL, maintenance: sa.URL | None) -> bool:
-        with self.administration(maintenance or url.set(database=None), url.database or "") as one:
+    def exists(
+        self, url: sa.URL, maintenance: sa.URL | None, connect_args: ConnectArgs = None
+    ) -> bool:
+        with self.administration(url, maintenance, connect_args) as one:
             return _exists(one, url.database)
 
-    def create(self, url: sa.URL, maintenance: sa.URL | None) -> bool:
-        with self.administration(maintenance or url.set(database=None), url.database or "") as one:
+    def create(
+        self, url: sa.URL, maintenance: sa.URL | None, connect_args: ConnectArgs = None
+    ) -> bool:
+        with self.administration(url, maintenance, connect_args) as one:
             if _exists(one, url.database):
                 return False
             name = _quoted(one, url.database)
@@ -76,21 +97,26 @@ class MySQLBackend(Backend):
                 raise
             return True
 
-    def drop(self, url: sa.URL, maintenance: sa.URL | None) -> bool:
-        with self.administration(maintenance or url.set(database=None), url.database or "") as one:
+    def drop(
+        self, url: sa.URL, maintenance: sa.URL | None, connect_args: ConnectArgs = None
+    ) -> bool:
+        with self.administration(url, maintenance, connect_args) as one:
             if not _exists(one, url.database):
                 return False
             # an open transaction's metadata locks would make DROP DATABASE wait
-            kill_all = sa.text(
+            others = sa.text(
                 "SELECT id FROM information_schema.processlist "
-                "WHERE db = :name AND id <> connection_id()"
+                "WHERE BINARY db = BINARY database() AND id <> connection_id()"
             )
-            for process in one.execute(kill_all, {"name": url.database}).scalars().all():
+            for process in one.execute(others).scalars().all():
                 _kill(one, process)
             one.exec_driver_sql(f"DROP DATABASE IF EXISTS {_quoted(one, url.database)}")
             return True
 
     def error_code(self, error: BaseException) -> int | None:
+        # both PyMySQL and mysqlclient have this class, and no code without it
+        if not any(base.__name__ == "MySQLError" for base in type(error).__mro__):
+            return None
         code = error.args[0] if error.args else None
         return code if isinstance(code, int) else None
 
@@ -100,6 +126,7 @@ class MySQLBackend(Backend):
         if dbapi is None or getattr(dbapi, "open", True):
             return False
         thread = getattr(dbapi, "server_thread_id", [None])[0]
+        connection.invalidate()  # its place in the pool is free for who kills
         try:
             with connection.engine.connect() as other:
                 _kill(other, thread)
@@ -131,8 +158,14 @@ def _quoted(connection: Connection, name: str | None) -> str:
 
 
 def _exists(connection: Connection, name: str | None) -> bool:
-    query = sa.text("SELECT 1 FROM information_schema.schemata WHERE schema_name = :name")
-    return connection.execute(query, {"name": name}).scalar() is not None
+    # the server itself knows whether its names differ by case
+    try:
+        connection.exec_driver_sql(f"USE {_quoted(connection, name)}")
+    except sa.exc.DBAPIError as error:
+        if error.orig is not None and error.orig.args[0] == 1049:
+            return False
+        raise
+    return True
 
 
 def _kill(connection: Connection, process: Any) -> None:

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
-from qapla_db.backends.base import Backend, log
+from qapla_db.backends.base import Backend, ConnectArgs, log
 from qapla_db.errors import ServerError
 
 __all__ = ["PostgreSQLBackend"]
@@ -29,9 +29,11 @@ class PostgreSQLBackend(Backend):
     default_driver = "psycopg"
     default_port = 5432
     driver_modules: ClassVar = {
-        "psycopg": ("psycopg", "postgresql"),
-        "psycopg2": ("psycopg2", "postgresql"),
+        "psycopg": ("psycopg", "qapla_db[postgresql]"),
+        "psycopg2": ("psycopg2", "psycopg2-binary"),
     }
+    query_parts: ClassVar = {"user": "username", "password": "password", "dbname": "database"}
+    default_sockets: ClassVar = frozenset({"/tmp", "/run/postgresql", "/var/run/postgresql"})
     retry_codes: ClassVar = frozenset({"40001", "40P01"})
     lost_codes: ClassVar = frozenset({"25006", "57P01", "57P02", "57P03"})
     read_only_codes: ClassVar = frozenset({"25006"})
@@ -64,12 +66,16 @@ class PostgreSQLBackend(Backend):
 
     # --- the database itself
 
-    def exists(self, url: sa.URL, maintenance: sa.URL | None) -> bool:
-        with self.administration(self._admin(url, maintenance), url.database or "") as connection:
+    def exists(
+        self, url: sa.URL, maintenance: sa.URL | None, connect_args: ConnectArgs = None
+    ) -> bool:
+        with self.administration(url, maintenance, connect_args) as connection:
             return _exists(connection, url.database)
 
-    def create(self, url: sa.URL, maintenance: sa.URL | None) -> bool:
-        with self.administration(self._admin(url, maintenance), url.database or "") as connection:
+    def create(
+        self, url: sa.URL, maintenance: sa.URL | None, connect_args: ConnectArgs = None
+    ) -> bool:
+        with self.administration(url, maintenance, connect_args) as connection:
             if _exists(connection, url.database):
                 return False
             name = _quoted(connection, url.database)
@@ -82,8 +88,10 @@ class PostgreSQLBackend(Backend):
                 raise
             return True
 
-    def drop(self, url: sa.URL, maintenance: sa.URL | None) -> bool:
-        with self.administration(self._admin(url, maintenance), url.database or "") as connection:
+    def drop(
+        self, url: sa.URL, maintenance: sa.URL | None, connect_args: ConnectArgs = None
+    ) -> bool:
+        with self.administration(url, maintenance, connect_args) as connection:
             if not _exists(connection, url.database):
                 return False
             _terminate_all(connection, url.database)
@@ -91,9 +99,6 @@ class PostgreSQLBackend(Backend):
             # FORCE is for who connected since; with nobody there it costs nothing
             connection.exec_driver_sql(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
             return True
-
-    def _admin(self, url: sa.URL, maintenance: sa.URL | None) -> sa.URL:
-        return maintenance or self.maintenance_url(url) or url
 
     # --- errors and broken states
 
@@ -159,7 +164,9 @@ def _terminate_all(connection: Connection, name: str | None) -> None:
     deadline = time.monotonic() + DROP_WAIT
     terminate = sa.text(
         "SELECT pid, pg_terminate_backend(pid) FROM pg_catalog.pg_stat_activity "
-        "WHERE datname = :name AND pid <> pg_backend_pid()"
+        "WHERE datname = :name AND pid <> pg_backend_pid() "
+        # the others end by themselves, and only a superuser may end them
+        "AND backend_type IN ('client backend', 'walsender')"
     )
     while left := connection.execute(terminate, {"name": name}).all():
         if time.monotonic() > deadline:

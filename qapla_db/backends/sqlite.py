@@ -11,6 +11,7 @@ from __future__ import annotations
 import os
 import sys
 import threading
+import weakref
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -19,12 +20,23 @@ from sqlalchemy import event, pool
 from sqlalchemy.engine import Connection, Engine
 from sqlalchemy.pool import PoolProxiedConnection
 
-from qapla_db.backends.base import READ_ONLY, Backend, is_autocommit, is_sandboxed
+from qapla_db.backends.base import (
+    READ_ONLY,
+    Backend,
+    ConnectArgs,
+    is_autocommit,
+    is_sandboxed,
+)
 from qapla_db.errors import SessionConflict
 
 __all__ = ["SQLiteBackend"]
 
-_ASLEEP = "qapla_db_query_only"
+_QUERY_ONLY = "qapla_db_query_only"
+_READ_ONLY_FILE = 8  # SQLITE_READONLY
+_FILE_WAYS = (
+    "lend the first session, commit it, or open the second one with session(read_only=True)"
+)
+_MEMORY_WAYS = "lend the first session, or close it"
 _LIBRARIES = ("sqlalchemy.", "qapla_db.", "contextlib")
 
 
@@ -35,6 +47,7 @@ class SQLiteBackend(Backend):
     default_driver = "pysqlite"
     # SQLITE_BUSY, SQLITE_LOCKED and their extended forms
     retry_codes: ClassVar = frozenset({5, 6, 261, 262, 517})
+    isolation_level = "SERIALIZABLE"
 
     def engine_defaults(self, url: sa.URL, label: str) -> dict[str, Any]:
         if self.is_volatile(url):
@@ -44,14 +57,13 @@ class SQLiteBackend(Backend):
                 "max_overflow": 0,
                 "connect_args": {"check_same_thread": False},
             }
-        return {}
+        return {"connect_args": {"timeout": 30}}
 
     def install(self, engine: Engine) -> None:
         guard = _WriterGuard(self.identity(engine.url)[1], volatile=self.is_volatile(engine.url))
         event.listen(engine, "connect", _prepare_connection)
         event.listen(engine, "begin", guard.begin)
-        if isinstance(engine.pool, OneConnectionPool):
-            engine.pool.guard = guard
+        event.listen(engine, "reset", _make_writable)
 
     def maintenance_url(self, url: sa.URL) -> sa.URL | None:
         return None
@@ -68,20 +80,27 @@ class SQLiteBackend(Backend):
         in_memory = (url.database or "") in ("", ":memory:", "file::memory:")
         return in_memory or url.query.get("mode") == "memory"
 
-    def exists(self, url: sa.URL, maintenance: sa.URL | None) -> bool:
+    def exists(
+        self, url: sa.URL, maintenance: sa.URL | None, connect_args: ConnectArgs = None
+    ) -> bool:
         return self.is_volatile(url) or _path(url).is_file()
 
-    def create(self, url: sa.URL, maintenance: sa.URL | None) -> bool:
+    def create(
+        self, url: sa.URL, maintenance: sa.URL | None, connect_args: ConnectArgs = None
+    ) -> bool:
         if self.exists(url, maintenance):
             return False
         _path(url).parent.mkdir(parents=True, exist_ok=True)
-        with self.administration(url, self.name_of(url)):
+        with self.administration(url, maintenance, connect_args):
             return True
 
-    def drop(self, url: sa.URL, maintenance: sa.URL | None) -> bool:
+    def drop(
+        self, url: sa.URL, maintenance: sa.URL | None, connect_args: ConnectArgs = None
+    ) -> bool:
         if self.is_volatile(url) or not _path(url).is_file():
             return False
-        for ending in ("", "-wal", "-shm", "-journal"):
+        # a log that outlives its database would be played into the next one
+        for ending in ("-wal", "-shm", "-journal", ""):
             Path(f"{_path(url)}{ending}").unlink(missing_ok=True)
         return True
 
@@ -89,22 +108,46 @@ class SQLiteBackend(Backend):
         code = getattr(error, "sqlite_errorcode", None)
         return code if isinstance(code, int) else None
 
+    def orphan(self, connection: Any) -> None:
+        user = connection.fairy_ref and connection.fairy_ref()
+        for holder in filter(None, (connection, user)):
+            if holder.dbapi_connection is not None:
+                holder.dbapi_connection = _ParentsConnection(holder.dbapi_connection)
+
+
+class _ParentsConnection:
+    """Stands in a forked child for a connection that the parent opened.
+
+    SQLite allows neither to use nor to close one over a fork.
+    """
+
+    def __init__(self, real: object) -> None:
+        self._real = real
+
+    def close(self) -> None:
+        """Leave the real one alone."""
+
+    def __getattr__(self, name: str) -> Any:
+        raise SessionConflict(
+            "this session was opened before a fork and its connection belongs to the parent "
+            "process; open a new session in the child"
+        )
+
 
 class OneConnectionPool(pool.QueuePool):
     """The one connection of a database in memory, for one user after the other."""
 
-    guard: _WriterGuard | None = None
-    _holder: tuple[int, str] | None = None
+    _holder: tuple[int, str, weakref.ref[PoolProxiedConnection]] | None = None
 
     def connect(self) -> PoolProxiedConnection:
         me = threading.get_ident()
-        holder = self._holder
-        if holder is not None and holder[0] == me and self.checkedout() > 0:
-            raise _conflict(
-                "a database in memory", holder[1], _caller(), ways="lend it or close it"
-            )
+        if self._holder is not None:
+            thread, where, last = self._holder
+            connection = last()
+            if thread == me and connection is not None and connection.is_valid:
+                raise _conflict("a database in memory", where, _caller(), ways=_MEMORY_WAYS)
         connection = super().connect()
-        self._holder = (me, _caller())
+        self._holder = me, _caller(), weakref.ref(connection)
         return connection
 
 
@@ -118,12 +161,27 @@ def _prepare_connection(dbapi_connection: Any, record: object) -> None:
     dbapi_connection.isolation_level = None
     cursor = dbapi_connection.cursor()
     try:
-        cursor.execute("PRAGMA busy_timeout = 30000")
-        cursor.execute("PRAGMA journal_mode = WAL")
+        _use_log(cursor)
         cursor.execute("PRAGMA synchronous = NORMAL")
         cursor.execute("PRAGMA foreign_keys = ON")
     finally:
         cursor.close()
+
+
+def _use_log(cursor: Any) -> None:
+    if cursor.execute("PRAGMA journal_mode").fetchone()[0] == "wal":
+        return
+    try:
+        cursor.execute("PRAGMA journal_mode = WAL")
+    except Exception as error:
+        # a file that may only be read stays as it is
+        if getattr(error, "sqlite_errorcode", 0) & 0xFF != _READ_ONLY_FILE:
+            raise
+
+
+def _make_writable(dbapi_connection: Any, record: Any, state: object) -> None:
+    if record is not None and record.info.pop(_QUERY_ONLY, False):
+        dbapi_connection.execute("PRAGMA query_only = OFF")
 
 
 class _WriterGuard:
@@ -142,14 +200,11 @@ class _WriterGuard:
             return
         dbapi = connection.connection.dbapi_connection
         assert dbapi is not None
-        info = connection.connection.info
-        read_only = bool(connection.get_execution_options().get(READ_ONLY))
         if dbapi.isolation_level is not None:
             dbapi.isolation_level = None  # an earlier AUTOCOMMIT of this connection reset it
-        if info.get(_ASLEEP, False) != read_only:
-            connection.exec_driver_sql(f"PRAGMA query_only = {'ON' if read_only else 'OFF'}")
-            info[_ASLEEP] = read_only
-        if read_only:
+        if connection.get_execution_options().get(READ_ONLY):
+            connection.connection.info[_QUERY_ONLY] = True
+            connection.exec_driver_sql("PRAGMA query_only = ON")
             connection.exec_driver_sql("BEGIN")
             return
         me, here = threading.get_ident(), _caller()
@@ -160,8 +215,7 @@ class _WriterGuard:
                     f"the SQLite database {self.database!r}",
                     holder.where,
                     here,
-                    ways="lend the first session, commit it, or open the second one with "
-                    "session(read_only=True)",
+                    ways=_FILE_WAYS,
                 )
         connection.exec_driver_sql("BEGIN IMMEDIATE")
         if not self.volatile:
@@ -182,7 +236,10 @@ class _Writer:
     def is_open(self, other: Any) -> bool:
         if self.connection is other or self.process != os.getpid():
             return False
-        return bool(self.connection.in_transaction)
+        try:
+            return bool(self.connection.in_transaction)
+        except Exception:  # it is closed
+            return False
 
 
 # one entry a file, whichever engines and names lead to it
