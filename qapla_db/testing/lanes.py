@@ -1,0 +1,374 @@
+"""The transactions of a sandbox, in turns on one connection.
+
+A *lane* is one transaction of the application. Its savepoint is set before its
+first statement and stands for BEGIN; RELEASE stands for COMMIT and ROLLBACK TO
+for ROLLBACK. Savepoints are a stack and transactions are not, hence the rules:
+
+* a lane that wrote nothing *floats*: its savepoint is given up whenever that
+  helps another lane, and set again, on top, before its next statement;
+* what a lane wrote stays where it is. A commit below lanes that wrote waits
+  for them; a rollback that undoes the work of others says so;
+* a thread that wants to write waits for the lanes of other threads that write,
+  and never for those of the thread that the test runs in.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+import warnings
+from collections import deque
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+from weakref import ReferenceType
+
+from sqlalchemy.engine import Connection
+
+from qapla_db.errors import SandboxConflict, SandboxError
+from qapla_db.testing.pinned import PinnedConnection
+from qapla_db.testing.savepoints import Lane, Savepoints
+from qapla_db.testing.statements import Kind, Statement, parse
+
+__all__ = ["Checkout", "Lanes", "SandboxWarning"]
+
+log = logging.getLogger("qapla_db")
+
+_POLL = 0.05
+_REMEDY = "give this test real commits instead of the sandbox"
+
+
+class SandboxWarning(UserWarning):
+    """A rollback undid what other transactions of the test had committed."""
+
+
+@dataclass(eq=False, slots=True)
+class Checkout:
+    """One connection that the sandbox's pool gave out, and its current transaction."""
+
+    fairy: ReferenceType[Any] | None = None
+    connection: ReferenceType[Connection] | None = None
+    lane: Lane | None = None
+
+    def options(self) -> Mapping[str, Any]:
+        """Return the execution options of the SQLAlchemy connection, if there is one."""
+        connection = self.connection() if self.connection is not None else None
+        return connection.get_execution_options() if connection is not None else {}
+
+
+class Lanes:
+    """The transactions on one pinned connection.
+
+    :param savepoints: those on the connection.
+    :param pinned: the connection, in its outer transaction.
+    :param wait: seconds that a thread waits for the transaction of another.
+    :param autocommit: connections of the engine commit each statement by themselves.
+    """
+
+    def __init__(
+        self, savepoints: Savepoints, pinned: PinnedConnection, *, wait: float, autocommit: bool
+    ) -> None:
+        self.database = savepoints.database
+        self.turn = threading.Condition(threading.RLock())
+        self.conflict: SandboxConflict | None = None
+        self._savepoints = savepoints
+        self._pinned = pinned
+        self._wait = wait
+        self._autocommit = autocommit
+        self._home = threading.current_thread()
+        self._holders: list[Lane] = []
+        self._abandoned: deque[Lane] = deque()
+        self._closed = False
+
+    # --- what the application does
+
+    def execute(self, checkout: Checkout, text: str, run: Callable[[str], None]) -> None:
+        """Run a statement of the application in its transaction.
+
+        :param run: executes the text it is given.
+        """
+        with self.turn:
+            lane = self._lane(checkout)
+            try:
+                self._execute(lane, parse(text), text, run)
+            except BaseException:
+                if lane.autocommit and not self._closed:
+                    checkout.lane = None
+                    self._rollback(lane)
+                raise
+            if lane.autocommit:
+                checkout.lane = None
+                self._commit(lane)
+
+    def touch(self, checkout: Checkout) -> None:
+        """Set the savepoint of a transaction for who uses the driver's cursors himself."""
+        with self.turn:
+            lane = self._lane(checkout)
+            if not lane.lost and not lane.failed and self._blocker() is None:
+                self._savepoints.place(lane, on_top=False)
+
+    def commit(self, checkout: Checkout) -> None:
+        """Commit the transaction of a connection."""
+        with self.turn:
+            self._settle()
+            lane, checkout.lane = checkout.lane, None
+            if lane is not None:
+                self._commit(lane)
+
+    def rollback(self, checkout: Checkout) -> None:
+        """Roll the transaction of a connection back."""
+        with self.turn:
+            self._settle()
+            lane, checkout.lane = checkout.lane, None
+            if lane is None:
+                return
+            if lane.autocommit and not lane.failed:
+                self._commit(lane)
+                return
+            loss = self._rollback(lane)
+            if isinstance(loss, SandboxConflict):
+                raise loss
+            if loss is not None:
+                warnings.warn(loss, stacklevel=2)
+
+    def abandon(self, checkout: Checkout) -> None:
+        """Roll back later what a connection left open.
+
+        Called from wherever the garbage collector interrupts, so it runs nothing.
+        """
+        lane, checkout.lane = checkout.lane, None
+        if lane is not None:
+            self._abandoned.append(lane)
+
+    def close(self) -> bool:
+        """Roll everything back; nothing can be run any more.
+
+        :returns: whether the outer transaction was intact.
+        """
+        self._closed = True
+        self.turn.notify_all()
+        return self._pinned.end()
+
+    # --- beginnings
+
+    def _lane(self, checkout: Checkout) -> Lane:
+        self._settle()
+        if checkout.lane is None:
+            options = checkout.options()
+            level = options.get("isolation_level")
+            read_only = options.get("qapla_db_read_only") or options.get("postgresql_readonly")
+            checkout.lane = Lane(
+                read_only=bool(read_only),
+                autocommit=self._autocommit if level is None else level == "AUTOCOMMIT",
+            )
+        return checkout.lane
+
+    def _settle(self) -> None:
+        if self._closed:
+            raise SandboxError(
+                f"the sandbox of the database {self.database!r} has ended, and a connection that "
+                "was opened in it with it; close sessions and join threads before the test ends"
+            )
+        self._savepoints.settle()
+        while self._abandoned:
+            loss = self._rollback(self._abandoned.popleft())
+            if loss is not None:
+                log.warning("%s", loss)
+
+    def _take_turn(self, lane: Lane, kind: Kind) -> None:
+        """Wait until no other thread holds a transaction that this statement would wait for."""
+        holds = kind.may_write or kind is Kind.LOCK or self._pinned.one_at_a_time
+        if lane.holds or lane.read_only or not holds:
+            return
+        deadline = time.monotonic() + self._wait
+        while blocker := self._blocker():
+            remaining = deadline - time.monotonic()
+            if remaining <= 0:
+                raise SandboxConflict(
+                    f"database {self.database!r}: the transaction of {lane} waited "
+                    f"{self._wait:g} s for that of {blocker}, which holds uncommitted work on "
+                    "the one connection of the sandbox; end that one first, use "
+                    f"sandbox(database, wait=...) if it only needs longer, or {_REMEDY}"
+                )
+            self.turn.wait(min(remaining, _POLL))
+            self._settle()
+        lane.holds = True
+        lane.thread = threading.current_thread()
+        self._holders.append(lane)
+
+    def _blocker(self) -> Lane | None:
+        exempt = (threading.current_thread(), self._home)
+        for lane in self._holders:
+            if lane.thread not in exempt and lane.thread.is_alive():
+                return lane
+        return None
+
+    def _let_others_go(self, lane: Lane) -> None:
+        if lane.holds:
+            lane.holds = False
+            self._holders.remove(lane)
+            self.turn.notify_all()
+
+    # --- statements
+
+    def _execute(
+        self, lane: Lane, statement: Statement, text: str, run: Callable[[str], None]
+    ) -> None:
+        kind = statement.kind
+        if lane.lost:
+            raise SandboxConflict(lane.lost)
+        if lane.failed and kind is not Kind.ROLLBACK_TO:
+            raise self._pinned.aborted()
+        self._take_turn(lane, kind)
+        self._savepoints.place(lane, on_top=kind.may_write or kind.is_nesting)
+        if kind.is_nesting:
+            self._nest(lane, statement, text, run)
+            return
+        shield = self._shield(lane, kind)
+        if kind.may_write and not lane.read_only:
+            self._savepoints.writes += 1
+            lane.wrote = True
+        self._run(lane, kind, text, run, shield)
+        if shield is not None:
+            self._pinned.release(shield)
+
+    def _shield(self, lane: Lane, kind: Kind) -> str | None:
+        """Below others that wrote: keep from them what a failure of the statement does."""
+        others = self._savepoints.writers_above(lane)
+        if not others:
+            return None
+        if kind.may_write:
+            for other in others:
+                other.overwritten = str(lane)
+        if not self._pinned.failure_poisons:
+            return None
+        shield = self._savepoints.name()
+        self._pinned.open(shield, read_only=False)
+        return shield
+
+    def _run(
+        self,
+        lane: Lane,
+        kind: Kind,
+        text: str,
+        run: Callable[[str], None],
+        shield: str | None = None,
+    ) -> None:
+        self._pinned.before(kind, read_only=lane.read_only)
+        try:
+            run(text)
+        except BaseException:
+            self._pinned.recover()
+            if self._pinned.failed and shield is not None:
+                self._pinned.undo(shield)
+                lane.failed = True
+            elif self._pinned.failed:
+                self._savepoints.rewind(lane)
+            raise
+        finally:
+            self._pinned.after(read_only=lane.read_only)
+            if not self._pinned.lost and not self._pinned.in_transaction:
+                # its first words say enough, and hold no password
+                words = " ".join(text.split()[:3])
+                self._savepoints.breaks(f"the statement {words!r}, which commits,")
+
+    def _nest(
+        self, lane: Lane, statement: Statement, text: str, run: Callable[[str], None]
+    ) -> None:
+        """Run a savepoint statement of the application, under a name of ours."""
+        kind = statement.kind
+        names = [name for name, _ in lane.nested]
+        known = statement.savepoint in names
+        index = len(names) - 1 - names[::-1].index(statement.savepoint) if known else 0
+        others = self._savepoints.writers_above(lane)
+        if others and kind is Kind.RELEASE and known:
+            del lane.nested[index:]  # ours stays: to release it would release theirs
+            return
+        if others:
+            raise self._conflict(lane, others[-1], "used a savepoint after that")
+        if kind is Kind.SAVEPOINT:
+            ours = self._savepoints.name()
+            self._run(lane, kind, f"SAVEPOINT {ours}", run)
+            lane.nested.append((statement.savepoint, ours))
+            return
+        if not known:
+            self._run(lane, kind, text, run)  # the server says what is wrong with it
+            return
+        verb = "RELEASE" if kind is Kind.RELEASE else "ROLLBACK TO"
+        self._run(lane, kind, f"{verb} SAVEPOINT {lane.nested[index][1]}", run)
+        if kind is Kind.RELEASE:
+            del lane.nested[index:]
+        else:
+            del lane.nested[index + 1 :]
+            lane.failed = False
+
+    # --- ends
+
+    def _commit(self, lane: Lane) -> None:
+        savepoints = self._savepoints
+        try:
+            if lane.lost:
+                raise SandboxConflict(lane.lost)
+            if lane.savepoint is None:
+                return
+            if lane.failed:
+                savepoints.undo(lane)
+            elif not lane.wrote:
+                savepoints.give_up(lane)
+            elif savepoints.writers_above(lane):
+                lane.committed = True
+            else:
+                below = savepoints.writers_below(lane)
+                savepoints.commit(lane)
+                for other in below:
+                    other.swallowed.append(str(lane))
+        finally:
+            self._let_others_go(lane)
+            savepoints.collapse()
+
+    def _rollback(self, lane: Lane) -> SandboxConflict | SandboxWarning | None:
+        """Roll back, and return what else that undid."""
+        savepoints = self._savepoints
+        try:
+            if lane.savepoint is None:
+                return None
+            loss = self._loss(lane) if lane.wrote else None
+            if lane.wrote or lane.seen == savepoints.writes:
+                savepoints.undo(lane)  # who only read may have called a function that wrote
+            else:
+                savepoints.give_up(lane)
+            return loss
+        finally:
+            self._let_others_go(lane)
+            savepoints.collapse()
+
+    def _loss(self, lane: Lane) -> SandboxConflict | SandboxWarning | None:
+        """Tell what the rollback of a lane undoes beside its own work."""
+        above = self._savepoints.writers_above(lane)
+        if above:
+            conflict = self._conflict(lane, above[-1], "was rolled back, which undid both")
+            for other in above:
+                other.lost = conflict.message
+        elif lane.overwritten:
+            conflict = self._conflict(
+                lane, lane.overwritten, "was rolled back, which undid later work of the other"
+            )
+        elif lane.swallowed:
+            return SandboxWarning(
+                f"database {self.database!r}: the rollback of the transaction of {lane} undid "
+                f"what {' and '.join(lane.swallowed)} committed in the meantime, because they "
+                "share the one connection of the sandbox. Commit or close the first before the "
+                f"others run, or {_REMEDY}"
+            )
+        else:
+            return None
+        self.conflict = self.conflict or conflict
+        return conflict
+
+    def _conflict(self, lane: Lane, other: Lane | str, what: str) -> SandboxConflict:
+        return SandboxConflict(
+            f"database {self.database!r}: the transactions of {lane} and of {other} both wrote "
+            f"before either had ended, and the first {what}; the one connection of the sandbox "
+            f"cannot show this. End one before the other writes, or {_REMEDY}"
+        )

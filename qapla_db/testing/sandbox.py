@@ -1,0 +1,375 @@
+"""Isolation of tests at the level of the connection pool.
+
+While a sandbox is on, its engine has one connection, in a transaction that is
+rolled back at the end. Every SQLAlchemy transaction on that engine, of whatever
+thread, is a savepoint in it (:mod:`qapla_db.testing.lanes`): the code under
+test begins, commits and rolls back as ever, and afterwards nothing has happened.
+
+What no outer transaction can show: ``now()`` that advances, locks between
+sessions, isolation levels (uncommitted rows of other sessions are visible),
+sequences that were rolled back, VACUUM and CREATE DATABASE, constraints that
+SQLite defers, and server-side cursors, whose rows are fetched at once here. On
+MariaDB DDL commits for real. Such tests need real commits.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from typing import Any, ClassVar, Protocol
+from weakref import ref
+
+from sqlalchemy import event
+from sqlalchemy.engine import Connection, Dialect, Engine, ExecutionContext
+from sqlalchemy.engine.base import OptionEngine
+from sqlalchemy.pool import ConnectionPoolEntry, PoolProxiedConnection, StaticPool
+from sqlalchemy.pool.base import _ConnectionRecord
+
+from qapla_db.errors import InvalidArgument, SandboxBroken, SandboxError
+from qapla_db.testing.lanes import Checkout, Lanes, SandboxWarning
+from qapla_db.testing.pinned import PinnedConnection, pin, supports
+from qapla_db.testing.savepoints import Savepoints
+
+__all__ = ["Sandbox", "SandboxPool", "SandboxWarning", "Sandboxable", "sandbox"]
+
+_CHECKOUT = "qapla_db_sandbox"
+
+
+class Sandboxable(Protocol):
+    """What a sandbox can be put around; a :class:`~qapla_db.database.Database` is one."""
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def engine(self) -> Engine: ...
+
+
+@contextmanager
+def sandbox(database: Sandboxable, *, wait: float = 5.0) -> Iterator[Sandbox]:
+    """Isolate what happens to a database inside a ``with`` block.
+
+    ::
+
+        with sandbox(app.dbs["main"]):
+            client.post("/airports", ...)  # commits
+            assert 1 == client.get("/airports").json["total"]
+        # nothing has happened
+
+    Connections that are still out at the end are cut off.
+
+    :param database: a prepared database, or whatever has ``name`` and ``engine``.
+    :param wait: seconds that a thread waits for the transaction of another thread.
+    :raises InvalidArgument: there is no sandbox for this driver.
+    :raises SandboxError: the database is in a sandbox already.
+    :raises SandboxConflict: transactions wrote in an order that one connection cannot show.
+    :raises SandboxBroken: at the end, when something was committed for real.
+    """
+    box = Sandbox(database, wait)
+    try:
+        yield box
+    except BaseException as error:
+        problem = box.close()
+        if problem is not None and problem is not error:
+            error.add_note(str(problem))
+        raise
+    problem = box.close()
+    if problem is not None:
+        raise problem
+
+
+class Sandbox:
+    """A sandbox that is on, until :meth:`close`; made by :func:`sandbox`."""
+
+    def __init__(self, database: Sandboxable, wait: float) -> None:
+        self.name = database.name
+        self._engine = engine = database.engine
+        self._wait = wait
+        _refuse(self.name, engine)
+        self._connection = engine.connect()
+        try:
+            # a listener of the application may have begun a transaction
+            self._connection.commit()
+            self._pinned = pin(self._connection, self.name)
+            self._savepoints = Savepoints(self.name, self._pinned)
+            self._lanes = Lanes(
+                self._savepoints,
+                self._pinned,
+                wait=wait,
+                autocommit=_is_autocommit(engine.dialect),
+            )
+            self._pool = SandboxPool(self._connection.connection, engine, self._lanes)
+            self._installed = ExitStack()
+            self._installed.enter_context(_installed(engine, self._pool, self._lanes, self._pinned))
+        except SandboxError:
+            self._connection.close()
+            raise
+        except BaseException:
+            self._connection.invalidate()
+            self._connection.close()
+            raise
+
+    def __repr__(self) -> str:
+        return f"<sandbox of {self.name!r}>"
+
+    def close(self) -> SandboxError | None:
+        """Make the engine what it was, roll everything back, and return what went wrong."""
+        self._installed.close()
+        if not self._have_turn():
+            self._connection.detach()
+            return SandboxError(
+                f"a thread still runs a statement on the database {self.name!r} and cannot be "
+                "interrupted; join the threads of a test before it ends"
+            )
+        try:
+            intact = self._lanes.close()
+            self._pool.cut_off()
+        finally:
+            self._lanes.turn.release()
+            if self._pinned.lost:
+                self._connection.invalidate()
+            self._connection.close()
+        if not intact and self._savepoints.broken is None:
+            return self._broken()
+        return self._savepoints.broken or self._lanes.conflict
+
+    def _have_turn(self) -> bool:
+        if self._lanes.turn.acquire(timeout=self._wait):
+            return True
+        self._pinned.interrupt(self._engine)
+        return self._lanes.turn.acquire(timeout=self._wait)
+
+    def _broken(self) -> SandboxBroken:
+        if self._pinned.lost:
+            return SandboxBroken(
+                f"the connection of the sandbox of the database {self.name!r} was lost, and what "
+                "the test had committed with it; give a test that ends connections real "
+                "commits instead of the sandbox"
+            )
+        return self._savepoints.ended_by("a commit or rollback on the driver's own connection")
+
+
+class SandboxPool(StaticPool):
+    """Gives the one connection of a sandbox to everybody, each with a transaction of his own."""
+
+    sandboxed: ClassVar[bool] = True
+
+    def __init__(self, pinned: PoolProxiedConnection, engine: Engine, lanes: Lanes) -> None:
+        raw: Any = pinned.dbapi_connection
+        super().__init__(lambda: raw, reset_on_return=None, dialect=engine.dialect)
+        self._raw = raw
+        self._info = dict(pinned.info)
+        self._lanes = lanes
+        self._out: set[Checkout] = set()
+        self._process = os.getpid()
+        # not "connect" and "reset", which would act on the pinned connection
+        for identifier in ("checkout", "checkin"):
+            for listener in getattr(engine.pool.dispatch, identifier).listeners:
+                event.listen(self, identifier, listener)
+
+    def connect(self) -> PoolProxiedConnection:
+        if os.getpid() != self._process:
+            raise SandboxError(
+                f"the database {self._lanes.database!r} is in a sandbox of the parent process, "
+                "whose connection a child cannot use; give a test that forks real commits "
+                "instead of the sandbox"
+            )
+        fairy = super().connect()
+        checkout: Checkout = fairy.info[_CHECKOUT]
+        checkout.fairy = ref(fairy)
+        self._out.add(checkout)
+        # COPY and whatever else is done by the driver's cursors belongs to a transaction too
+        fairy.__dict__["cursor"] = _CursorOfLane(self._raw, self._lanes, checkout)
+        return fairy
+
+    def _do_get(self) -> ConnectionPoolEntry:
+        # a record for each, and without connecting: its listeners have run on the connection
+        record = _ConnectionRecord(self, connect=False)
+        record.dbapi_connection = self._raw
+        record.fresh = True
+        record.starttime = time.time()
+        record.info.update(self._info)
+        record.info[_CHECKOUT] = Checkout()
+        return record
+
+    def _return_conn(self, record: ConnectionPoolEntry) -> None:
+        checkout = record.info[_CHECKOUT]
+        self._out.discard(checkout)
+        self._lanes.abandon(checkout)
+        super()._return_conn(record)
+
+    def _close_connection(self, connection: object, *, terminate: bool = False) -> None:
+        """Nothing: it is the sandbox that closes."""
+
+    def cut_off(self) -> None:
+        """Make the connections that are still out useless."""
+        for checkout in list(self._out):
+            fairy = checkout.fairy() if checkout.fairy is not None else None
+            if fairy is not None and fairy.is_valid:
+                fairy.invalidate()
+
+    def checkedout(self) -> int:
+        """Number of connections that are out."""
+        return len(self._out)
+
+    def status(self) -> str:
+        return f"SandboxPool  Connections checked out: {self.checkedout()}"
+
+    def dispose(self) -> None:
+        """Nothing: a test that disposes of the engine goes on in its sandbox."""
+
+    def recreate(self) -> SandboxPool:
+        return self
+
+
+class _CursorOfLane:
+    """The ``cursor`` method of a connection that the pool gave out."""
+
+    def __init__(self, raw: Any, lanes: Lanes, checkout: Checkout) -> None:
+        self.raw = raw
+        self.lanes = lanes
+        self.checkout = checkout
+
+    def __call__(self, *args: Any, **options: Any) -> Any:
+        self.lanes.touch(self.checkout)
+        return self.raw.cursor(*args, **options)
+
+
+def _refuse(name: str, engine: Engine) -> None:
+    if isinstance(engine.pool, SandboxPool):
+        raise SandboxError(
+            f"the database {name!r} is in a sandbox already; one is enough, for everything "
+            "in it is undone at its end"
+        )
+    dialect = engine.dialect
+    if not supports(dialect):
+        asynchronous = " (asyncio)" if dialect.is_async else ""
+        raise InvalidArgument(
+            f"there is no sandbox for the database {name!r} on "
+            f"{dialect.name}+{dialect.driver}{asynchronous}; use psycopg, PyMySQL or SQLite "
+            "with a synchronous engine, or give its tests real commits"
+        )
+
+
+def _is_autocommit(dialect: Dialect) -> bool:
+    return getattr(dialect, "_on_connect_isolation_level", None) == "AUTOCOMMIT"
+
+
+def _checkout_of(proxied: object) -> Checkout | None:
+    if isinstance(proxied, PoolProxiedConnection):
+        checkout: Checkout | None = proxied.info.get(_CHECKOUT)
+        return checkout
+    return None
+
+
+@contextmanager
+def _installed(
+    engine: Engine, pool: SandboxPool, lanes: Lanes, pinned: PinnedConnection
+) -> Iterator[None]:
+    """Make an engine, and every engine that shares its pool, work in the lanes."""
+    root = engine
+    while isinstance(root, OptionEngine):
+        root = root._proxied
+    original = root.pool
+    had_events = "_has_events" in root.__dict__
+
+    def connected(connection: Connection) -> None:
+        checkout = _checkout_of(connection.connection)
+        if checkout is not None:
+            checkout.connection = ref(connection)
+
+    event.listen(root, "engine_connect", connected, insert=True)
+    try:
+        with _replaced(root.dialect, _replacements(root.dialect, lanes, pinned)):
+            root.pool = pool
+            try:
+                yield
+            finally:
+                root.pool = original
+    finally:
+        event.remove(root, "engine_connect", connected)
+        if not had_events:
+            root.__dict__.pop("_has_events", None)
+
+
+@contextmanager
+def _replaced(target: object, replacements: Mapping[str, object]) -> Iterator[None]:
+    """Set attributes of an object, and restore it exactly."""
+    own = vars(target)
+    before = {name: own[name] for name in replacements if name in own}
+    own.update(replacements)
+    try:
+        yield
+    finally:
+        for name in replacements:
+            own.pop(name, None)
+        own.update(before)
+
+
+def _replacements(dialect: Dialect, lanes: Lanes, pinned: PinnedConnection) -> dict[str, object]:
+    """Make the methods of a dialect whose place the lanes take.
+
+    They pass on what concerns a connection of the engine's own pool.
+    """
+    do_commit, do_rollback = dialect.do_commit, dialect.do_rollback
+    do_begin_twophase = dialect.do_begin_twophase
+
+    def commit(connection: PoolProxiedConnection) -> None:
+        checkout = _checkout_of(connection)
+        if checkout is None:
+            do_commit(connection)
+        else:
+            lanes.commit(checkout)
+
+    def rollback(connection: PoolProxiedConnection) -> None:
+        checkout = _checkout_of(connection)
+        if checkout is None:
+            do_rollback(connection)
+        else:
+            lanes.rollback(checkout)
+
+    def begin_twophase(connection: Connection, xid: object) -> None:
+        if _checkout_of(connection.connection) is not None:
+            raise SandboxError(
+                f"the database {lanes.database!r} is in a sandbox, where there is no two-phase "
+                "commit; give this test real commits instead of the sandbox"
+            )
+        do_begin_twophase(connection, xid)
+
+    replacements: dict[str, object] = {
+        "do_commit": commit,
+        "do_rollback": rollback,
+        "do_begin_twophase": begin_twophase,
+        # the connection is everybody's: nobody may leave rows unread on it
+        "supports_server_side_cursors": False,
+    }
+    for name in ("do_execute", "do_executemany", "do_execute_no_params"):
+        replacements[name] = _executing(getattr(dialect, name), lanes)
+    for name in ("set_isolation_level", "set_readonly", "set_deferrable"):
+        if hasattr(dialect, name):
+            replacements[name] = _sparing(getattr(dialect, name), pinned.raw)
+    return replacements
+
+
+def _executing(original: Callable[..., None], lanes: Lanes) -> Callable[..., None]:
+    def execute(cursor: Any, statement: str, *rest: Any) -> None:
+        context = rest[-1] if rest else None
+        checkout = None
+        if isinstance(context, ExecutionContext):
+            checkout = _checkout_of(context.root_connection.connection)
+        if checkout is None:
+            original(cursor, statement, *rest)
+        else:
+            lanes.execute(checkout, statement, lambda text: original(cursor, text, *rest))
+
+    return execute
+
+
+def _sparing(original: Callable[[Any, Any], None], raw: object) -> Callable[[Any, Any], None]:
+    def set_unless_pinned(dbapi_connection: Any, value: Any) -> None:
+        if dbapi_connection is not raw:
+            original(dbapi_connection, value)
+
+    return set_unless_pinned

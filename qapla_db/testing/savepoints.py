@@ -1,0 +1,244 @@
+"""The savepoints on the connection of a sandbox, one stack for all transactions.
+
+RELEASE and ROLLBACK TO take along every savepoint above theirs. A transaction
+that wrote nothing loses nothing by that: its savepoint is set again, on top,
+before its next statement.
+"""
+
+from __future__ import annotations
+
+import itertools
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+from qapla_db.errors import SandboxBroken
+from qapla_db.testing.pinned import PinnedConnection
+
+__all__ = ["Lane", "Savepoints"]
+
+_LIBRARIES = ("sqlalchemy", "qapla_db", "contextlib")
+
+
+@dataclass(eq=False, slots=True)
+class Lane:
+    """One transaction of the application."""
+
+    read_only: bool
+    autocommit: bool
+    origin: str = field(default_factory=lambda: _origin())
+    thread: threading.Thread = field(default_factory=threading.current_thread)
+    savepoint: str | None = None
+    """Name of its savepoint, while it has one."""
+    nested: list[tuple[str, str]] = field(default_factory=list)
+    """The application's savepoints in it: (its name for it, ours)."""
+    seen: int = 0
+    """Number of writes by anybody when its savepoint was set."""
+    wrote: bool = False
+    holds: bool = False
+    """Other threads that want to write wait for its end."""
+    failed: bool = False
+    """A statement failed, and the server takes nothing but a rollback."""
+    committed: bool = False
+    """Committed, and waits for lanes above it that wrote."""
+    swallowed: list[str] = field(default_factory=list)
+    """Who committed inside it since it first wrote."""
+    overwritten: str = ""
+    """Who, from below, wrote after it had written."""
+    lost: str = ""
+    """Why its work is gone."""
+
+    def __str__(self) -> str:
+        return f"{self.origin} in thread {self.thread.name!r}"
+
+    @property
+    def is_uncommitted(self) -> bool:
+        return self.wrote and not self.committed
+
+
+class Savepoints:
+    """The stack of savepoints on a pinned connection.
+
+    :param database: its name, for messages.
+    :param pinned: the connection, in its outer transaction.
+    """
+
+    def __init__(self, database: str, pinned: PinnedConnection) -> None:
+        self.database = database
+        self.broken: SandboxBroken | None = None
+        self.writes = 0
+        self._pinned = pinned
+        self._stack: list[Lane] = []
+        self._numbers = itertools.count(1)
+
+    # --- looking
+
+    def writers_above(self, lane: Lane) -> list[Lane]:
+        """Return the lanes with savepoints above that of a lane which wrote."""
+        return [other for other in self._above(lane) if other.wrote]
+
+    def writers_below(self, lane: Lane) -> list[Lane]:
+        """Return the lanes below that wrote and did not commit."""
+        below = self._stack[: self._stack.index(lane)]
+        return [other for other in below if other.is_uncommitted]
+
+    def _above(self, lane: Lane) -> list[Lane]:
+        return self._stack[self._stack.index(lane) + 1 :]
+
+    # --- the place of a lane
+
+    def place(self, lane: Lane, *, on_top: bool) -> None:
+        """Put the savepoint of a lane where its next statement can run.
+
+        :param on_top: give up the savepoints above of lanes that wrote nothing.
+        """
+        if lane.savepoint is not None and not lane.wrote and lane.seen != self.writes:
+            self.give_up(lane)
+        if lane.savepoint is None:
+            self._open(lane)
+            return
+        above = self._above(lane)
+        # a read-only lane makes everything above it read-only
+        in_the_way = on_top or any(other.read_only for other in above)
+        if above and in_the_way and not any(other.wrote for other in above):
+            self.release(above[0])
+
+    def give_up(self, lane: Lane) -> None:
+        """Remove the savepoint of a lane that wrote nothing."""
+        if any(other.wrote for other in self._above(lane)):
+            # to release it would release theirs; it may stay where it is
+            self._stack.remove(lane)
+            lane.savepoint = None
+        else:
+            self.release(lane)
+
+    def _open(self, lane: Lane) -> None:
+        read_only = next((other for other in self._stack if other.read_only), None)
+        if read_only is not None:
+            self.release(read_only)
+        savepoint = self.name()
+        self._pinned.open(savepoint, read_only=lane.read_only)
+        lane.savepoint = savepoint
+        lane.seen = self.writes
+        self._stack.append(lane)
+        for index, (name, _) in enumerate(lane.nested):
+            ours = self.name()
+            self._pinned.open(ours, read_only=False)
+            lane.nested[index] = (name, ours)
+
+    def name(self) -> str:
+        """Return a new name."""
+        return f"qapla_db_{next(self._numbers)}"
+
+    # --- ends
+
+    def release(self, lane: Lane) -> None:
+        """Release the savepoint of a lane, and with it those above."""
+        assert lane.savepoint is not None
+        with self._intact():
+            self._pinned.release(lane.savepoint)
+        self._cut(lane)
+
+    def commit(self, lane: Lane) -> None:
+        """Release the savepoint of a lane, unless its commit would have failed.
+
+        Deferred constraints can be checked for all lanes or for none, so that
+        they are not while another has uncommitted work.
+        """
+        assert lane.savepoint is not None
+        if any(other.is_uncommitted for other in self._stack if other is not lane):
+            self.release(lane)
+            return
+        try:
+            self._pinned.commit(lane.savepoint)
+        except self._pinned.dbapi.Error:
+            self.undo(lane)
+            raise
+        self._cut(lane)
+
+    def undo(self, lane: Lane) -> None:
+        """Undo what happened since the savepoint of a lane."""
+        assert lane.savepoint is not None
+        with self._intact():
+            self._pinned.undo(lane.savepoint)
+        self._cut(lane)
+
+    def collapse(self) -> None:
+        """Commit the lanes that waited for others above them."""
+        while self._stack and self._stack[-1].committed:
+            self.commit(self._stack[-1])
+
+    def _cut(self, lane: Lane) -> None:
+        index = self._stack.index(lane)
+        for one in self._stack[index:]:
+            one.savepoint = None
+        del self._stack[index:]
+
+    # --- failures
+
+    def rewind(self, lane: Lane) -> None:
+        """After a failed statement: go back as far as the lane at least will have to."""
+        innermost = lane.nested[-1][1] if lane.nested else lane.savepoint
+        with self._intact():
+            self._pinned.run(f"ROLLBACK TO SAVEPOINT {innermost}")
+        above = self._above(lane)
+        if above:
+            self._cut(above[0])
+        lane.failed = True
+
+    def settle(self) -> None:
+        """Find out what happened to the connection behind our back."""
+        if self._pinned.lost:
+            return
+        if not self._pinned.in_transaction:
+            self.breaks("a commit or rollback on the driver's own connection")
+        elif self._pinned.failed:
+            # on a cursor of the driver; who is on top used it last
+            if self._stack:
+                self.rewind(self._stack[-1])
+            else:
+                self.breaks("a statement that failed on the driver's own connection")
+
+    def breaks(self, by: str) -> None:
+        """Somebody ended the outer transaction: go on in a new one, and say so at the end."""
+        self.broken = self.broken or self.ended_by(by)
+        for lane in self._stack:
+            lane.savepoint = None
+            lane.wrote = False
+            lane.nested.clear()
+        self._stack.clear()
+        self.writes += 1
+        self._pinned.begin_again()
+
+    def ended_by(self, what: str) -> SandboxBroken:
+        """Make the error of an outer transaction that somebody else has ended."""
+        return SandboxBroken(
+            f"database {self.database!r}: {what} ended the outer transaction of the sandbox, "
+            "so what the test wrote before may be in the database for good. Make the test "
+            "database anew (recreate(database)), and give this test real commits instead "
+            "of the sandbox"
+        )
+
+    @contextmanager
+    def _intact(self) -> Iterator[None]:
+        try:
+            yield
+        except self._pinned.dbapi.Error as error:
+            if self._pinned.lost:
+                raise
+            # a savepoint of ours is missing
+            self.breaks("a statement on the driver's own connection")
+            assert self.broken is not None
+            raise self.broken from error
+
+
+def _origin() -> str:
+    """Name the line of the application that began a transaction."""
+    frame = sys._getframe(1)
+    while frame.f_back is not None:
+        if frame.f_globals.get("__name__", "").partition(".")[0] not in _LIBRARIES:
+            break
+        frame = frame.f_back
+    return f"{frame.f_code.co_filename}:{frame.f_lineno}"
