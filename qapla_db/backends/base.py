@@ -8,6 +8,7 @@ import inspect
 import logging
 import os
 import socket
+import sys
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -77,6 +78,13 @@ def one_value(value: str | tuple[str, ...] | None) -> str:
     return value if isinstance(value, str) else value[0]
 
 
+def _is_installed(module: str) -> bool:
+    try:
+        return sys.modules.get(module) is not None or importlib.util.find_spec(module) is not None
+    except ImportError:
+        return False
+
+
 class Backend(ABC):
     """One kind of database engine.
 
@@ -134,7 +142,7 @@ class Backend(ABC):
         """Raise DriverMissing, with what to install, when the driver is not there."""
         driver = url.drivername.partition("+")[2]
         module, requirement = self.driver_modules.get(driver, ("", ""))
-        if module and importlib.util.find_spec(module) is None:
+        if module and not _is_installed(module):
             raise DriverMissing(
                 f"the database {database!r} ({key!r}) needs the driver {module!r}, which is not "
                 f"installed; install it with: pip install '{requirement}'"

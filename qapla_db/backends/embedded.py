@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import ClassVar
 
 import sqlalchemy as sa
 
@@ -28,6 +29,7 @@ class EmbeddedBackend(PostgreSQLBackend):
     """
 
     name = "embedded"
+    driver_modules: ClassVar = {"psycopg": ("psycopg", "qapla_db[embedded]")}
 
     def complete(self, url: sa.URL) -> sa.URL:
         if url.drivername.partition("+")[0] != "embedded":
