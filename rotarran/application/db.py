@@ -9,7 +9,7 @@ from sqlalchemy import (
     JSON,
     CheckConstraint,
     DateTime,
-    Float,
+    Double,
     ForeignKey,
     Index,
     MetaData,
@@ -59,9 +59,9 @@ class Airport(Model):
     name: Mapped[str] = mapped_column(String(120), index=True)
     city: Mapped[str] = mapped_column(String(120), server_default="")
     country: Mapped[str] = mapped_column(String(2), index=True)
-    elevation: Mapped[float] = mapped_column(Float, server_default=text("0"))
-    latitude: Mapped[float]
-    longitude: Mapped[float]
+    elevation: Mapped[float] = mapped_column(Double, server_default=text("0"))
+    latitude: Mapped[float] = mapped_column(Double)
+    longitude: Mapped[float] = mapped_column(Double)
     timezone: Mapped[str] = mapped_column(String(60), server_default="")
     version: Mapped[int] = mapped_column(server_default=text("1"))
 
@@ -85,7 +85,7 @@ class Neighbour(Model):
     other_code: Mapped[str] = mapped_column(
         ForeignKey("airport.code", ondelete="CASCADE"), primary_key=True
     )
-    distance: Mapped[float] = mapped_column(doc="kilometres along the great circle")
+    distance: Mapped[float] = mapped_column(Double, doc="kilometres along the great circle")
     computed_at: Mapped[datetime] = mapped_column(DateTime(timezone=True), default=now)
 
     other: Mapped[Airport] = relationship(foreign_keys=[other_code], lazy="joined")

@@ -30,7 +30,8 @@ class AirportReadDriver(ReadDriver[Airport]):
                     Airport.city.icontains(words, autoescape=True),
                 )
             )
-        total = self.session.scalar(query.with_only_columns(func.count())) or 0
+        counting = query.with_only_columns(func.count(), maintain_column_froms=True)
+        total = self.session.scalar(counting) or 0
         return list(self.session.scalars(_page(query.order_by(Airport.code), page))), total
 
     def positions(self) -> list[tuple[str, float, float]]:

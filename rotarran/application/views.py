@@ -41,17 +41,6 @@ from rotarran.tasks import compute_neighbours
 log = logging.getLogger(__name__)
 
 FIELDS = [column.key for column in Airport.__table__.columns]
-    "code",
-    "iata",
-    "name",
-    "city",
-    "country",
-    "elevation",
-    "latitude",
-    "longitude",
-    "timezone",
-    "version",
-]
 
 
 def includeme(config: Configurator) -> None:
