@@ -6,7 +6,8 @@ database, and what touches the database stands in one place.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import inspect
+from collections.abc import Mapping
 from typing import Any, ClassVar, Generic, TypeVar
 
 import sqlalchemy as sa
@@ -84,8 +85,13 @@ class WriteDriver(_Driver[M]):
         return instance
 
 
-def _check_fields(model: type[Any], names: Iterable[str]) -> None:
+def _check_fields(model: type[Any], names: Mapping[str, Any]) -> None:
     known = set(sa.inspect(model).all_orm_descriptors.keys())
-    unknown = [name for name in names if name not in known]
-    if unknown:
-        raise UnknownField(model, unknown, sorted(known))
+    if any(name not in known for name in names):
+        # a constructor of the model's own may take what is no attribute
+        kinds = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
+        parameters = inspect.signature(model).parameters.values()
+        known |= {one.name for one in parameters if one.kind not in kinds}
+        unknown = [name for name in names if name not in known]
+        if unknown:
+            raise UnknownField(model, unknown, sorted(known))

@@ -50,7 +50,8 @@ class Databases(Mapping[str, Database]):
             attribute of the request and of a task's argument.
         """
         name = database.name
-        if not name.isidentifier() or keyword.iskeyword(name) or name.startswith("_"):
+        is_name = isinstance(name, str) and name.isidentifier() and not keyword.iskeyword(name)
+        if not is_name or name.startswith("_"):
             raise InvalidArgument(
                 f"{name!r} cannot be a database's name: it becomes an attribute of the request "
                 "and an argument of tasks; use a plain Python name such as 'main'"

@@ -457,7 +457,7 @@ def test_driver_that_is_not_installed(url: str, blocked: str, remedy: str) -> No
 def test_driver_that_nobody_lists() -> None:
     """A driver we know nothing of, and that is not installed, is named when the engine is built."""
     found = read(f"mysql+cymysql://u:{SECRET}@h/d")
-    with pytest.raises(DriverMissing, match="'main'.*'mysql.cymysql'.*Install it") as caught:
+    with pytest.raises(DriverMissing, match=r"'main'.*'mysql\+cymysql'.*Install it") as caught:
         found.backend.create_engine(found.url, {}, label="main", key="db:main:url")
     assert SECRET not in everything_shown(caught.value)
 

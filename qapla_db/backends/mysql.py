@@ -70,7 +70,7 @@ class MySQLBackend(Backend):
         event.listen(engine, "begin", _begin)
 
     def maintenance_url(self, url: sa.URL) -> sa.URL | None:
-        return url.set(database=None)
+        return url.set(database="")
 
     def host_and_port(self, url: sa.URL) -> tuple[str, int]:
         socket = one_value(url.query.get("unix_socket"))
