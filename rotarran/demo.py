@@ -42,7 +42,7 @@ def prepare_databases() -> None:
 @contextmanager
 def worker() -> Iterator[None]:
     """Run a Celery worker in a process of its own."""
-    command = [sys.executable, "-m", "celery", "-A", "rotarran.tasks", "worker"]
+    command = [sys.executable, "-m", "celery", "--quiet", "-A", "rotarran.tasks", "worker"]
     command += ["--concurrency=2", "--loglevel=WARNING", "--without-gossip", "--without-mingle"]
     # a session of its own: Ctrl-C is for us, who then end the worker in good order
     process = subprocess.Popen(command, start_new_session=True, stdin=subprocess.DEVNULL)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,11 @@ from rotarran.tasks import celery, compute_neighbours, great_circle
 ROOT = Path(__file__).parents[2]
 
 
+@cache
+def some_airports() -> list[dict[str, Any]]:
+    return [row for row in airport_rows() if row["country"] in ("PL", "IS")]
+
+
 class RotarranFixture(BaseApplicationFixture):
     APP_CLASS = RotarranApplication
     DATABASE_KEY = "main"
@@ -32,10 +38,9 @@ class RotarranFixture(BaseApplicationFixture):
     @pytest.fixture
     def airports(self, dbplugin: Databases) -> list[dict[str, Any]]:
         """The real airports of Poland and Iceland, stored and committed."""
-        rows = [row for row in airport_rows() if row["country"] in ("PL", "IS")]
         with dbplugin["main"].transaction() as session:
-            session.execute(insert(Airport), rows)
-        return rows
+            session.execute(insert(Airport), some_airports())
+        return some_airports()
 
     @pytest.fixture
     def web(self, application: RotarranApplication, airports: object) -> TestApp:
