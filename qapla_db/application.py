@@ -168,7 +168,9 @@ class Application:
         self.prepare("celery", settings)
         return self
 
-    def __call__(self, global_config: Mapping[str, Any] | None, **settings: Any) -> WSGIApplication:
+    def __call__(
+        self, global_config: Mapping[str, Any] | None, /, **settings: Any
+    ) -> WSGIApplication:
         """Return the WSGI application: the entry point for PasteDeploy.
 
         ``pserve``, ``prequest`` and the others get an application prepared for
@@ -286,7 +288,10 @@ class Application:
         # the lock may have been held by a thread that this process does not have
         self._lock = threading.RLock()
         for plugin in self._plugins:
-            _call(plugin, "after_fork")
+            try:
+                _call(plugin, "after_fork")
+            except Exception:
+                log.exception("after_fork() of %r failed", plugin)
 
 
 class DatabaseMixin:
@@ -297,9 +302,10 @@ class DatabaseMixin:
         """The registered databases, by name."""
         found: Databases | None = self.__dict__.get("_dbs")
         if found is None:
+            getattr(self, "settings", None)  # ours says so itself before preparation
             raise NotPrepared(
-                f"the databases of {type(self).__name__} exist once it is prepared; call "
-                "run_wsgi(), run_celery(), run_command(), run_shell() or run_tests() first"
+                f"{type(self).__name__} has no databases; prepare it, and register them in its "
+                "append_app_plugins() with add_database_app([Database(...)])"
             )
         return found
 
