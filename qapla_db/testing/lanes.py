@@ -21,7 +21,7 @@ import warnings
 from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NoReturn
 from weakref import ReferenceType
 
 from sqlalchemy.engine import Connection
@@ -150,6 +150,13 @@ class Lanes:
         self.turn.notify_all()
         return self._pinned.end()
 
+    def refuse(self) -> NoReturn:
+        """Raise what the connections of a sandbox raise after its end."""
+        raise SandboxError(
+            f"the sandbox of the database {self.database!r} has ended, and with it a connection "
+            "that was opened in it; close sessions and join threads before the test ends"
+        )
+
     # --- beginnings
 
     def _lane(self, checkout: Checkout) -> Lane:
@@ -166,10 +173,7 @@ class Lanes:
 
     def _settle(self) -> None:
         if self._closed:
-            raise SandboxError(
-                f"the sandbox of the database {self.database!r} has ended, and a connection that "
-                "was opened in it with it; close sessions and join threads before the test ends"
-            )
+            self.refuse()
         self._savepoints.settle()
         while self._abandoned:
             loss = self._rollback(self._abandoned.popleft())

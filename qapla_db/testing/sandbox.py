@@ -102,7 +102,9 @@ class Sandbox:
             )
             self._pool = SandboxPool(self._connection.connection, engine, self._lanes)
             self._installed = ExitStack()
-            self._installed.enter_context(_installed(engine, self._pool, self._lanes, self._pinned))
+            self._installed.enter_context(_lanes_installed(engine, self._lanes, self._pinned))
+            self._pool_installed = ExitStack()
+            self._pool_installed.enter_context(_pool_installed(engine, self._pool))
         except SandboxError:
             self._connection.close()
             raise
@@ -116,8 +118,10 @@ class Sandbox:
 
     def close(self) -> SandboxError | None:
         """Make the engine what it was, roll everything back, and return what went wrong."""
-        self._installed.close()
+        # connections that are out stay in their lanes until they are cut off
+        self._pool_installed.close()
         if not self._have_turn():
+            self._installed.close()
             self._connection.detach()
             return SandboxError(
                 f"a thread still runs a statement on the database {self.name!r} and cannot be "
@@ -127,6 +131,7 @@ class Sandbox:
             intact = self._lanes.close()
             self._pool.cut_off()
         finally:
+            self._installed.close()
             self._lanes.turn.release()
             if self._pinned.lost:
                 self._connection.invalidate()
@@ -181,7 +186,7 @@ class SandboxPool(StaticPool):
         checkout.fairy = ref(fairy)
         self._out.add(checkout)
         # COPY and whatever else is done by the driver's cursors belongs to a transaction too
-        fairy.__dict__["cursor"] = _CursorOfLane(self._raw, self._lanes, checkout)
+        vars(fairy)["cursor"] = _CursorOfLane(self._raw, self._lanes, checkout)
         return fairy
 
     def _do_get(self) -> ConnectionPoolEntry:
@@ -209,6 +214,7 @@ class SandboxPool(StaticPool):
             fairy = checkout.fairy() if checkout.fairy is not None else None
             if fairy is not None and fairy.is_valid:
                 fairy.invalidate()
+                vars(fairy)["commit"] = self._lanes.refuse
 
     def checkedout(self) -> int:
         """Number of connections that are out."""
@@ -264,16 +270,29 @@ def _checkout_of(proxied: object) -> Checkout | None:
     return None
 
 
+def _root(engine: Engine) -> Engine:
+    while isinstance(engine, OptionEngine):
+        engine = engine._proxied
+    return engine
+
+
 @contextmanager
-def _installed(
-    engine: Engine, pool: SandboxPool, lanes: Lanes, pinned: PinnedConnection
-) -> Iterator[None]:
-    """Make an engine, and every engine that shares its pool, work in the lanes."""
-    root = engine
-    while isinstance(root, OptionEngine):
-        root = root._proxied
+def _pool_installed(engine: Engine, pool: SandboxPool) -> Iterator[None]:
+    """Make an engine, and every engine that shares its pool, use the pool of a sandbox."""
+    root = _root(engine)
     original = root.pool
-    had_events = "_has_events" in root.__dict__
+    root.pool = pool
+    try:
+        yield
+    finally:
+        root.pool = original
+
+
+@contextmanager
+def _lanes_installed(engine: Engine, lanes: Lanes, pinned: PinnedConnection) -> Iterator[None]:
+    """Make what connections of the pool of a sandbox do happen in lanes."""
+    root = _root(engine)
+    had_events = "_has_events" in vars(root)
 
     def connected(connection: Connection) -> None:
         checkout = _checkout_of(connection.connection)
@@ -283,15 +302,11 @@ def _installed(
     event.listen(root, "engine_connect", connected, insert=True)
     try:
         with _replaced(root.dialect, _replacements(root.dialect, lanes, pinned)):
-            root.pool = pool
-            try:
-                yield
-            finally:
-                root.pool = original
+            yield
     finally:
         event.remove(root, "engine_connect", connected)
         if not had_events:
-            root.__dict__.pop("_has_events", None)
+            vars(root).pop("_has_events", None)
 
 
 @contextmanager
