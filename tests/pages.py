@@ -74,7 +74,7 @@ def run_console(text: str, where: str) -> None:
         )
         if done.returncode:
             raise SystemExit(f"{where}: {command}\n{done.stdout}\nexit code {done.returncode}")
-        wanted = [".*" if one == "..." else re.escape(one) for one in expected.splitlines()]
+        wanted = [re.escape(one).replace(r"\.\.\.", ".*") for one in expected.splitlines()]
         if not re.search(r"\s*\n(?:.*\n)??".join(wanted), done.stdout, re.DOTALL):
             raise SystemExit(f"{where}: {command}\nprinted\n{done.stdout}\nand not\n{expected}")
 
