@@ -68,12 +68,14 @@ class AirportWriteDriver(WriteDriver[Airport]):
 
 def writer(of: type[Any], session: Any) -> WriteDriver[Any]:
     """A write driver of any model."""
-    return type("SomeWriteDriver", (WriteDriver,), {"model": of})(session)
+    driver: WriteDriver[Any] = type("SomeWriteDriver", (WriteDriver,), {"model": of})(session)
+    return driver
 
 
 def reader(of: type[Any], session: Any) -> ReadDriver[Any]:
     """A read driver of any model."""
-    return type("SomeReadDriver", (ReadDriver,), {"model": of})(session)
+    driver: ReadDriver[Any] = type("SomeReadDriver", (ReadDriver,), {"model": of})(session)
+    return driver
 
 
 @pytest.fixture
