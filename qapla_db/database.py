@@ -8,7 +8,7 @@ import time
 import weakref
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
-from typing import TYPE_CHECKING, Any
+from typing import Any, Protocol
 
 import sqlalchemy as sa
 from sqlalchemy import event
@@ -27,16 +27,36 @@ from qapla_db.errors import (
 from qapla_db.session import Session
 from qapla_db.settings import (
     DatabaseSettings,
+    LoadedSettings,
     database_settings,
     refuse_unless_test_database,
 )
 
-if TYPE_CHECKING:
-    from qapla_db.registry import Host
-
-__all__ = ["Database"]
+__all__ = ["Database", "Host"]
 
 PRODUCTION = "production"
+
+
+class Host(Protocol):
+    """What the tasks, the migrations and the tests need of an application."""
+
+    @property
+    def settings(self) -> Any: ...
+
+    @property
+    def paths(self) -> Any: ...
+
+    @property
+    def dbs(self) -> Mapping[str, Database]: ...
+
+    @property
+    def endpoint(self) -> str | None:
+        """What the application is prepared for; None before."""
+
+    def prepare(self, endpoint: str, settings: Mapping[str, Any] | None = None) -> None: ...
+
+    def settings_for(self, endpoint: str) -> LoadedSettings:
+        """What another endpoint would be set to, without preparing it."""
 
 
 class Database:

@@ -4,13 +4,9 @@ from __future__ import annotations
 
 import keyword
 from collections.abc import Iterator, Mapping
-from typing import TYPE_CHECKING, Any, Protocol
 
-from qapla_db.database import Database
+from qapla_db.database import Database, Host
 from qapla_db.errors import InvalidArgument, UnknownDatabase
-
-if TYPE_CHECKING:
-    from qapla_db.settings import LoadedSettings
 
 __all__ = ["Databases", "Host"]
 
@@ -65,25 +61,3 @@ class Databases(Mapping[str, Database]):
     def remove(self, database: Database) -> None:
         """Forget a database (its preparation failed)."""
         self._by_name.pop(database.name, None)
-
-
-class Host(Protocol):
-    """What the tasks, the migrations and the tests need of an application."""
-
-    @property
-    def settings(self) -> Any: ...
-
-    @property
-    def paths(self) -> Any: ...
-
-    @property
-    def dbs(self) -> Databases: ...
-
-    @property
-    def endpoint(self) -> str | None:
-        """What the application is prepared for; None before."""
-
-    def prepare(self, endpoint: str, settings: Mapping[str, Any] | None = None) -> None: ...
-
-    def settings_for(self, endpoint: str) -> LoadedSettings:
-        """What another endpoint would be set to, without preparing it."""
