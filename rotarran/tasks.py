@@ -13,6 +13,7 @@ from typing import Any
 from celery import Celery
 from sqlalchemy.orm import Session
 
+import rotarran.broker  # noqa: F401  registers files://
 from qapla_db.decorators import INJECTED, WithDatabase, connect_celery
 from rotarran import main as application
 from rotarran.application.drivers import (
@@ -35,12 +36,13 @@ def celery_settings() -> dict[str, Any]:
         "task_acks_late": True,
         "worker_hijack_root_logger": False,
     }
-    if settings["celery:broker_url"].startswith("filesystem:"):
+    if settings["celery:broker_url"].startswith("files:"):
         folder = Path(settings["celery:broker_folder"])
-        folder.mkdir(parents=True, exist_ok=True)
+        for name in ("messages", "control"):
+            (folder / name).mkdir(parents=True, exist_ok=True)
         config["broker_transport_options"] = {
-            "data_folder_in": str(folder),
-            "data_folder_out": str(folder),
+            "data_folder_in": str(folder / "messages"),
+            "data_folder_out": str(folder / "messages"),
             "control_folder": str(folder / "control"),
             "polling_interval": 0.1,
         }

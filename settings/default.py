@@ -16,5 +16,5 @@ def make_settings(settings: Any, paths: Any) -> None:
             "embedded", database=os.path.join(data, "postgresql"), query={"database": database}
         )
     # a broker that needs no server; "redis://localhost:6379/0" for earnest
-    settings["celery:broker_url"] = os.environ.get("ROTARRAN_BROKER", "filesystem://localhost/")
+    settings["celery:broker_url"] = os.environ.get("ROTARRAN_BROKER", "files://localhost/")
     settings["celery:broker_folder"] = os.path.join(data, "broker")
