@@ -18,18 +18,18 @@ from kombu.transport import TRANSPORT_ALIASES, filesystem
 from kombu.utils.json import dumps
 
 
-class Channel(filesystem.Channel):  # type: ignore[misc]
+class Channel(filesystem.Channel):
     """A channel that makes messages appear at once."""
 
-    def _put(self, queue: str, payload: dict[str, Any], **kwargs: object) -> None:
+    def _put(self, queue: Any, message: Any, **kwargs: Any) -> None:
         folder = Path(self.data_folder_out)
         descriptor, name = tempfile.mkstemp(dir=folder, suffix=".part")
         with open(descriptor, "w") as file:
-            file.write(dumps(payload))
+            file.write(dumps(message))
         os.replace(name, folder / f"{time_ns():020}_{uuid.uuid4()}.{queue}.msg")
 
 
-class Transport(filesystem.Transport):  # type: ignore[misc]
+class Transport(filesystem.Transport):
     """``files://localhost/``."""
 
     Channel = Channel
