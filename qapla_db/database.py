@@ -255,8 +255,10 @@ class Database:
         An error rolls everything back. A commit that fails raises its error.
         """
         with self.session() as session:
+            session.begin()
             yield session
-            session.commit()
+            if session.in_transaction():
+                session.commit()
 
     # --- the database itself
 

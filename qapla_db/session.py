@@ -79,6 +79,7 @@ class Session(SQLAlchemySession):
         cleaned is thrown away instead of going back to the pool. What goes wrong
         here is logged, so that the error which ended the scope stays visible.
         """
+        used = list(self._used)
         try:
             if self._stop_statements():
                 self.invalidate()
@@ -90,10 +91,8 @@ class Session(SQLAlchemySession):
                 self.database_name,
                 exc_info=True,
             )
-            try:
-                self.invalidate()
-            except Exception:
-                log.warning("a connection could not be thrown away", exc_info=True)
+            for connection in used:
+                _throw_away(connection)
             if not isinstance(error, Exception):
                 raise  # the process or the greenlet is told to end
 
@@ -179,17 +178,25 @@ def _began(
         )
 
 
-def _rolled_back(session: SQLAlchemySession, previous: SessionTransaction) -> None:
+def _throw_away(connection: Connection) -> None:
+    try:
+        if not connection.closed:
+            connection.invalidate()
+            connection.close()
+    except Exception:
+        log.warning("a connection could not be thrown away", exc_info=True)
+
+
+def _committed(session: SQLAlchemySession) -> None:
     assert isinstance(session, Session)
-    session._written.discard(previous)
+    savepoint = session.get_nested_transaction()
+    if savepoint in session._written and savepoint.parent is not None:
+        session._written.add(savepoint.parent)  # what it wrote is now its parent's
 
 
 def _ended(session: SQLAlchemySession, transaction: SessionTransaction) -> None:
     assert isinstance(session, Session)
-    if transaction in session._written:
-        session._written.discard(transaction)
-        if transaction.nested and transaction.parent is not None:
-            session._written.add(transaction.parent)
+    session._written.discard(transaction)
     if transaction.parent is None:
         session._used.clear()
 
@@ -197,5 +204,5 @@ def _ended(session: SQLAlchemySession, transaction: SessionTransaction) -> None:
 event.listen(Session, "before_flush", _flushing)
 event.listen(Session, "do_orm_execute", _executing)
 event.listen(Session, "after_begin", _began)
-event.listen(Session, "after_soft_rollback", _rolled_back)
+event.listen(Session, "after_commit", _committed)
 event.listen(Session, "after_transaction_end", _ended)

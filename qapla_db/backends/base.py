@@ -335,6 +335,9 @@ class _ErrorMap:
 
     def __call__(self, context: ExceptionContext) -> None:
         backend, wrapped = self.backend, context.sqlalchemy_exception
+        if not isinstance(context.original_exception, Exception) and context.connection:
+            # SQLAlchemy is about to throw the connection away, with its statement running
+            backend.stop_statement(context.connection)
         if not isinstance(wrapped, sa.exc.DBAPIError):
             return
         code = backend.error_code(context.original_exception)

@@ -22,6 +22,9 @@ from qapla_db.backends.postgresql import detach_socket
 __all__ = ["MariaDBBackend", "MySQLBackend"]
 
 
+_IS_READ_ONLY = "qapla_db_session_is_read_only"
+
+
 class MySQLBackend(Backend):
     """MySQL 8 and MariaDB 10.6 and newer."""
 
@@ -68,6 +71,7 @@ class MySQLBackend(Backend):
 
     def install(self, engine: Engine) -> None:
         event.listen(engine, "begin", _begin)
+        event.listen(engine, "reset", _make_writable)
 
     def maintenance_url(self, url: sa.URL) -> sa.URL | None:
         return url.set(database="")
@@ -150,7 +154,15 @@ def _begin(connection: Connection) -> None:
     if is_sandboxed(connection) or is_autocommit(connection):
         return
     if connection.get_execution_options().get(READ_ONLY):
-        connection.exec_driver_sql("START TRANSACTION READ ONLY")
+        # of the whole session: MariaDB carries DDL out after committing a read-only transaction
+        connection.connection.info[_IS_READ_ONLY] = True
+        connection.exec_driver_sql("SET SESSION TRANSACTION READ ONLY")
+
+
+def _make_writable(dbapi_connection: Any, record: Any, state: object) -> None:
+    if record is not None and record.info.pop(_IS_READ_ONLY, False):
+        with dbapi_connection.cursor() as cursor:
+            cursor.execute("SET SESSION TRANSACTION READ WRITE")
 
 
 def _quoted(connection: Connection, name: str | None) -> str:

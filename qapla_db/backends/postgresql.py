@@ -8,9 +8,10 @@ import time
 from typing import Any, ClassVar
 
 import sqlalchemy as sa
-from sqlalchemy.engine import Connection
+from sqlalchemy import event
+from sqlalchemy.engine import Connection, Engine
 
-from qapla_db.backends.base import Backend, ConnectArgs, log
+from qapla_db.backends.base import READ_ONLY, Backend, ConnectArgs, is_sandboxed, log
 from qapla_db.errors import ServerError
 
 __all__ = ["PostgreSQLBackend"]
@@ -56,6 +57,9 @@ class PostgreSQLBackend(Backend):
                 "application_name": f"qapla_db:{label}",
             }
         return defaults
+
+    def install(self, engine: Engine) -> None:
+        event.listen(engine, "begin", _begin)
 
     def read_only_options(self) -> dict[str, Any]:
         # the driver says BEGIN READ ONLY: no round trip of its own
@@ -127,6 +131,13 @@ class PostgreSQLBackend(Backend):
     def orphan(self, dbapi_connection: Any) -> None:
         if not dbapi_connection.closed:
             detach_socket(dbapi_connection.fileno())
+
+
+def _begin(connection: Connection) -> None:
+    if connection.get_execution_options().get(READ_ONLY) and not is_sandboxed(connection):
+        dbapi = connection.connection.dbapi_connection
+        if getattr(dbapi, "autocommit", False):  # the driver begins nothing by itself
+            connection.exec_driver_sql("BEGIN READ ONLY")
 
 
 def detach_socket(descriptor: int) -> None:
