@@ -21,11 +21,11 @@ from kombu.utils.json import dumps
 class Channel(filesystem.Channel):
     """A channel that makes messages appear at once."""
 
-    def _put(self, queue: Any, message: Any, **kwargs: Any) -> None:
+    def _put(self, queue: Any, payload: Any, **kwargs: Any) -> None:  # type: ignore[override]
         folder = Path(self.data_folder_out)
         descriptor, name = tempfile.mkstemp(dir=folder, suffix=".part")
         with open(descriptor, "w") as file:
-            file.write(dumps(message))
+            file.write(dumps(payload))
         os.replace(name, folder / f"{time_ns():020}_{uuid.uuid4()}.{queue}.msg")
 
 
