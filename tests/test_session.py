@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import signal
 import threading
 from collections.abc import Callable, Iterator
@@ -33,6 +34,32 @@ class Item(Base):
 other_table = sa.Table("other", sa.MetaData(), sa.Column("id", sa.Integer, primary_key=True))
 
 
+URLOf = Callable[[str], sa.URL]
+
+
+@pytest.fixture(scope="module")
+def url_of(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[URLOf]:
+    """Give the URL of this module's database of a kind: making one for each test takes long."""
+    urls: dict[str, sa.URL] = {}
+
+    def url_of(kind: str) -> sa.URL:
+        if kind == "sqlite":
+            return sa.URL.create("sqlite", database=str(tmp_path_factory.mktemp("db") / "a.db"))
+        if kind not in urls:
+            server: sa.URL = request.getfixturevalue(f"{kind}_url")
+            urls[kind] = server.set(database=f"session_test_{os.getpid()}")
+            with make_application({"main": urls[kind]}) as app:
+                app.dbs["main"].create()
+        return urls[kind]
+
+    yield url_of
+    for url in urls.values():
+        with make_application({"main": url}) as app:
+            app.dbs["main"].drop(confirm="main")
+
+
 @contextmanager
 def prepared(url: sa.URL, **settings: Any) -> Iterator[Database]:
     """A database with one connection and two rows."""
@@ -40,11 +67,17 @@ def prepared(url: sa.URL, **settings: Any) -> Iterator[Database]:
     values = {"db:main:options": options, **settings}
     with make_application({"main": url}, settings=values) as app:
         database = app.dbs["main"]
+        Base.metadata.drop_all(database.engine)
         Base.metadata.create_all(database.engine)
         with database.transaction() as session:
             session.add_all([Item(id=1, name="one"), Item(id=2, name="two")])
         yield database
         assert 0 == checked_out(database)
+
+
+@pytest.fixture(params=["postgresql", "sqlite", "mariadb"])
+def each_url(request: pytest.FixtureRequest, url_of: URLOf) -> sa.URL:
+    return url_of(request.param)
 
 
 @pytest.fixture
@@ -60,8 +93,15 @@ def memory() -> Iterator[Database]:
 
 
 @pytest.fixture
-def postgresql(postgresql_database_url: sa.URL) -> Iterator[Database]:
-    with prepared(postgresql_database_url) as database:
+def postgresql(url_of: URLOf) -> Iterator[Database]:
+    with prepared(url_of("postgresql")) as database:
+        yield database
+
+
+@pytest.fixture(params=["postgresql", "mariadb"])
+def served(request: pytest.FixtureRequest, url_of: URLOf) -> Iterator[Database]:
+    """A database of a server, which can end connections."""
+    with prepared(url_of(request.param)) as database:
         yield database
 
 
@@ -464,16 +504,6 @@ def end_connections(database: Database) -> None:
         for process in connection.scalars(query).all():
             connection.exec_driver_sql(end.format(process))
         wait_until(lambda: not connection.scalars(query).all(), "the connections are gone")
-
-
-@pytest.fixture(params=["postgresql", "mariadb"])
-def served(request: pytest.FixtureRequest, fresh_url: Callable[[str], sa.URL]) -> Any:
-    """A database of a server, which can end connections."""
-    url = fresh_url(request.param)
-    with make_application({"main": url}) as app:
-        app.dbs["main"].create()
-    with prepared(url) as database:
-        yield database
 
 
 def test_connection_that_died_in_the_middle(
