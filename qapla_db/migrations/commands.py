@@ -1,0 +1,155 @@
+"""Migrations from within a program: no ``alembic.ini`` is read, nothing is printed.
+
+Alembic's ``context`` and ``op`` are globals of their modules, so one process
+migrates one database at a time; another thread waits for its turn.
+"""
+
+from __future__ import annotations
+
+import io
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from alembic import command
+from alembic.config import Config
+from alembic.runtime.environment import EnvironmentContext
+from alembic.script import ScriptDirectory
+from alembic.util import CommandError
+
+from qapla_db.database import Database
+from qapla_db.errors import MigrationError, MigrationIncomplete, QaplaError
+from qapla_db.migrations.environment import COMPLETED, sharing
+
+__all__ = ["current", "downgrade", "migrate", "recreate"]
+
+Report = Callable[[str], object]
+
+_turn = threading.RLock()
+_running: list[str] = []
+
+
+def migrate(database: Database, revision: str = "head", *, report: Report | None = None) -> None:
+    """Upgrade a database to a revision.
+
+    :param database: a prepared database.
+    :param revision: as for ``alembic upgrade``: ``head``, ``heads``, an id, ``+1``.
+    :param report: gets a line for each step, such as ``print``.
+    :raises MigrationError: it did not get there; the message says why and what is left.
+    :raises ServerError: the database cannot be reached.
+    """
+    _run(database, lambda config: command.upgrade(config, revision), report)
+
+
+def downgrade(database: Database, revision: str, *, report: Report | None = None) -> None:
+    """Take a database back to an earlier revision.
+
+    :param revision: as for ``alembic downgrade``: ``base``, an id, ``-1``.
+    :param report: gets a line for each step.
+    :raises MigrationError: it did not get there.
+    """
+    _run(database, lambda config: command.downgrade(config, revision), report)
+
+
+def current(database: Database) -> tuple[str, ...]:
+    """Return the revisions that a database is at: none, one, or one for each branch."""
+    heads: list[str] = []
+
+    def look(found: Any, context: object) -> list[Any]:
+        heads.extend(found)
+        return []
+
+    def run(config: Config) -> None:
+        script = ScriptDirectory.from_config(config)
+        with EnvironmentContext(config, script, fn=look, dont_mutate=True):
+            script.run_env()
+
+    _run(database, run, None)
+    return tuple(sorted(heads))
+
+
+def recreate(database: Database) -> None:
+    """Drop a test database, create it again and migrate it.
+
+    Other names of the same database are migrated too, for their tables were
+    dropped with it.
+
+    :raises Refused: it could be somebody's data; see :meth:`Database.drop`.
+    :raises MigrationError: its migrations directory is not there, or a test's
+        sandbox is on.
+    """
+    databases = list(sharing(database))
+    for one in databases:
+        _directory(one)  # found missing later, the data would be gone already
+    if getattr(database.engine.pool, "sandboxed", False):
+        raise MigrationError(
+            f"the database {database.name!r} is in the sandbox of a test and cannot be made anew; "
+            "call recreate() outside of the sandbox"
+        )
+    database.drop()
+    database.create()
+    for one in databases:
+        one.dispose()
+        migrate(one)
+
+
+def _run(database: Database, run: Callable[[Config], None], report: Report | None) -> None:
+    with _alone(database.name):
+        config = _config(database, report)
+        try:
+            run(config)
+        except CommandError as error:
+            if isinstance(error, QaplaError):
+                raise
+            raise MigrationError(
+                f"the database {database.name!r} cannot be migrated: {error} "
+                f"(migrations directory: {database.migrations_path})"
+            ) from error
+        if COMPLETED not in config.attributes:
+            raise MigrationIncomplete(
+                f"nothing was done to the database {database.name!r}: "
+                f"{database.migrations_path}/env.py does not end with "
+                f"AlembicEnv(app, Model, {database.name!r}).run()"
+            )
+
+
+@contextmanager
+def _alone(name: str) -> Iterator[None]:
+    with _turn:
+        if _running:
+            raise MigrationError(
+                f"a migration of the database {name!r} was started inside the migration of "
+                f"{_running[-1]!r}; Alembic runs one at a time in a process: start it afterwards"
+            )
+        _running.append(name)
+        try:
+            yield
+        finally:
+            _running.pop()
+
+
+def _config(database: Database, report: Report | None) -> Config:
+    config = Config(stdout=io.StringIO())
+    # ConfigParser takes a single % for the beginning of a reference
+    config.set_main_option("script_location", str(_directory(database)).replace("%", "%%"))
+    config.attributes.update(
+        application=database.host, database=database.name, report=report or _quiet
+    )
+    return config
+
+
+def _directory(database: Database) -> Path:
+    path = Path(database.migrations_path).absolute()
+    if not (path / "env.py").is_file():
+        raise MigrationError(
+            f"the migrations directory {path} of the database {database.name!r} "
+            f"({database.paths_key!r} in paths) has no env.py; write it there: "
+            f"AlembicEnv(app, Model, {database.name!r}).run()"
+        )
+    return path
+
+
+def _quiet(line: str) -> None:
+    pass

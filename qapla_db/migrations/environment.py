@@ -1,0 +1,297 @@
+"""AlembicEnv: what runs in the ``env.py`` of every migrations directory."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import sqlalchemy as sa
+from alembic import context
+from alembic.config import Config
+from alembic.operations.ops import MigrationScript
+from alembic.runtime.migration import MigrationContext
+from alembic.util import CommandError
+from sqlalchemy.engine import Connection
+
+from qapla_db.backends import Backend, get_backend, safe_url
+from qapla_db.backends.postgresql import PostgreSQLBackend
+from qapla_db.database import Database
+from qapla_db.errors import (
+    AlreadyPrepared,
+    InvalidArgument,
+    MigrationError,
+    QaplaError,
+    SettingInvalid,
+    SettingMissing,
+)
+from qapla_db.migrations.autogenerate import VERSION_TABLE, OwnTables, drop_empty, metadata_of
+from qapla_db.migrations.connections import connected, migration_engine
+from qapla_db.migrations.runner import Runner
+from qapla_db.registry import Host
+
+__all__ = ["AlembicEnv", "sharing", "version_table"]
+
+COMPLETED = "qapla_db.completed"
+"""Key in ``config.attributes``: the database for which the environment has run."""
+
+_TRUE = frozenset({"true", "yes", "on", "1"})
+_FALSE = frozenset({"false", "no", "off", "0"})
+
+
+class AlembicEnv:
+    """The environment of the migrations of one database.
+
+    In ``migrations/main/env.py``::
+
+        from qapla_db.env import AlembicEnv
+        from rotarran import main
+        from rotarran.application.db import Model
+
+        AlembicEnv(main, Model, "main").run()
+
+    :param app: the application; it is prepared for ``command``, or for ``tests``
+        with ``-x is_test=true`` or ``is_test = true`` in the ini file, unless it
+        is prepared already.
+    :param model: declarative base of the database's models, a MetaData, or a list of them.
+    :param name: the database's name.
+    :param lock_wait: seconds to wait for another migration run and for tables in use.
+    :param lock_timeout: seconds that one statement waits for a table in use before
+        it lets others through and tries again (PostgreSQL); None for no limit.
+    :param configure: keywords of Alembic's ``context.configure``; they win over ours.
+
+    ``config.attributes`` may hold an ``application`` to use instead of ``app``, a
+    ``url`` instead of the one of the settings, a ``connection`` (the caller owns
+    its transaction and sees to it that nobody else migrates), and a function
+    ``report`` that gets a line for each step.
+    """
+
+    def __init__(
+        self,
+        app: Host,
+        model: object,
+        name: str,
+        *,
+        lock_wait: float = 60.0,
+        lock_timeout: float | None = 2.0,
+        **configure: Any,
+    ) -> None:
+        self.app = app
+        self.name = name
+        self.lock_wait = lock_wait
+        self.lock_timeout = lock_timeout
+        self.configure = configure
+        self.tables = OwnTables(metadata_of(model))
+
+    def run(self) -> None:
+        """Run the Alembic command that is under way.
+
+        :raises MigrationError: and others of ours; each is a
+            :class:`alembic.util.CommandError` too, which the command ``alembic``
+            shows as one line.
+        """
+        try:
+            self._run(context.config)
+        except QaplaError as error:
+            shown = as_command_error(error).with_traceback(error.__traceback__)
+            raise shown from error.__cause__
+        context.config.attributes[COMPLETED] = self.name
+
+    def _run(self, config: Config) -> None:
+        host: Host = config.attributes.get("application", self.app)
+        prepare(host, asked_for_tests(config))
+        database = host.dbs[self.name]
+        self._check_directory(database, config.attributes.get("database"))
+        given: Connection | None = config.attributes.get("connection")
+        backend, url = self._target(database, config.attributes.get("url"))
+        if context.is_offline_mode():
+            self._write_sql(database, backend, url)
+        elif given is not None:
+            self._runner(database, given, backend, url, owned=False).run()
+        else:
+            address = safe_url(url)
+            with migration_engine(database, backend, url, self.lock_wait) as engine:
+                with connected(engine, database, address) as connection:
+                    self._runner(database, connection, backend, url, owned=True).run()
+
+    def _check_directory(self, database: Database, expected: str | None) -> None:
+        """Refuse the revisions of another database: an ``env.py`` that was copied, say."""
+        here = context.script.dir
+        if expected not in (None, self.name):
+            raise MigrationError(
+                f"{here}/env.py is run for the database {expected!r}, but hands {self.name!r} to "
+                f"AlembicEnv; correct the name there, or the path {database.paths_key!r}"
+            )
+        try:
+            path = database.migrations_path
+        except SettingMissing:
+            return
+        if os.path.isdir(path) and not os.path.samefile(path, here):
+            raise MigrationError(
+                f"{here}/env.py is of the database {self.name!r}, but its migrations directory is "
+                f"{path} ({database.paths_key!r} in paths); correct the name there, or the path"
+            )
+
+    def _target(self, database: Database, given: str | sa.URL | None) -> tuple[Backend, sa.URL]:
+        settings = database.settings
+        if given is None:
+            return settings.backend, settings.url
+        url = sa.make_url(given)
+        backend = get_backend(url)
+        if backend is None:
+            raise InvalidArgument(
+                f"config.attributes['url'] for the database {self.name!r} names the unknown kind "
+                f"of database {url.drivername!r}"
+            )
+        return backend, backend.complete(url)
+
+    def _runner(
+        self,
+        database: Database,
+        connection: Connection,
+        backend: Backend,
+        url: sa.URL,
+        *,
+        owned: bool,
+    ) -> Runner:
+        options = self._options(database, connection.dialect.name)
+        return Runner(
+            name=self.name,
+            address=safe_url(url),
+            backend=backend,
+            connection=connection,
+            owned=owned,
+            sandboxed=getattr(database.engine.pool, "sandboxed", False),
+            options=options,
+            safe_defaults=options["compare_server_default"] is True,
+            lock_wait=self.lock_wait,
+            lock_timeout=self.lock_timeout,
+            say=_say,
+        )
+
+    def _write_sql(self, database: Database, backend: Backend, url: sa.URL) -> None:
+        if isinstance(backend, PostgreSQLBackend):
+            url = sa.URL.create("postgresql+psycopg")  # nothing is started or connected
+        options = self._options(database, url.get_backend_name())
+        context.configure(
+            url=url, literal_binds=True, dialect_opts={"paramstyle": "named"}, **options
+        )
+        with context.begin_transaction():
+            context.run_migrations()
+
+    def _options(self, database: Database, dialect: str) -> dict[str, Any]:
+        given = self.configure
+        metadata = self.tables.metadata
+        sqlite = dialect == "sqlite"
+        options: dict[str, Any] = {
+            "target_metadata": metadata[0] if len(metadata) == 1 else metadata,
+            "version_table": version_table(database),
+            "include_schemas": any(schema for schema in self.tables.schemas),
+            "compare_type": True,
+            "compare_server_default": dialect in ("postgresql", "sqlite"),
+            "transaction_per_migration": not sqlite,
+            "render_as_batch": sqlite,
+            **({"transactional_ddl": True} if sqlite else {}),
+            **given,
+        }
+        applied = given.get("on_version_apply", ())
+        options["on_version_apply"] = (applied,) if callable(applied) else tuple(applied)
+        options["include_name"] = self.tables.filter(given.get("include_name"))
+        options["process_revision_directives"] = self._process_directives
+        return options
+
+    def _process_directives(
+        self, migration: MigrationContext, revision: Any, directives: list[MigrationScript]
+    ) -> None:
+        theirs = self.configure.get("process_revision_directives")
+        if theirs is not None:
+            theirs(migration, revision, directives)
+        note = self.tables.report()
+        if note is not None:
+            _say(f"{self.name}: {note}")
+        # "alembic check" needs the directives, empty or not
+        if getattr(context.config.cmd_opts, "autogenerate", False) and drop_empty(directives):
+            _say(f"{self.name}: the models and the database agree, no revision is written")
+
+
+def _say(line: str) -> None:
+    config = context.config
+    report: Callable[[str], object] | None = config.attributes.get("report")
+    if report is not None:
+        report(line)
+        return
+    config.print_stdout(line)
+    config.stdout.flush()  # into a pipe it would come only at the end
+
+
+def asked_for_tests(config: Config) -> bool | None:
+    """Return what ``-x is_test=...`` or the ini file's ``is_test`` says; None when nothing does.
+
+    :raises SettingInvalid: it is neither true nor false.
+    """
+    arguments = context.get_x_argument(as_dictionary=True)
+    source, value = "-x is_test", arguments.get("is_test")
+    if value is None:
+        source = f"'is_test' in the section [{config.config_ini_section}]"
+        value = config.get_main_option("is_test")
+    if value is None:
+        return None
+    word = str(value).strip().lower()
+    if word not in _TRUE | _FALSE:
+        raise SettingInvalid(f"{source} is {value!r}; write true or false", key="is_test")
+    return word in _TRUE
+
+
+def prepare(host: Host, is_test: bool | None) -> None:
+    """Prepare an application for ``tests`` or ``command``, unless it is prepared.
+
+    :raises AlreadyPrepared: it is prepared for something else than was asked for.
+    """
+    if host.endpoint is None:
+        host.prepare("tests" if is_test else "command")
+    elif is_test is not None and is_test != (host.endpoint == "tests"):
+        raise AlreadyPrepared(
+            f"is_test={str(is_test).lower()} was asked for, but {type(host).__name__} is prepared "
+            f"for {host.endpoint!r} in this process; leave is_test out to migrate the databases "
+            "that it is prepared for, or run alembic in a process of its own"
+        )
+
+
+def version_table(database: Database) -> str:
+    """Return the name of a database's version table.
+
+    It is ``alembic_version``. Of several names that lead to one database the
+    one that was registered first has it, the others have
+    ``alembic_version_<name>``: so a database that was alone keeps its table
+    when another name is registered after it.
+    """
+    first = next(iter(sharing(database)))
+    return VERSION_TABLE if first is database else f"{VERSION_TABLE}_{database.name}"
+
+
+def sharing(database: Database) -> Iterable[Database]:
+    """Return the registered databases that are this one on its server, itself included."""
+    settings = database.settings
+    if settings.backend.is_volatile(settings.url):
+        return [database]
+    return [one for one in database.host.dbs.values() if one.settings.identity == settings.identity]
+
+
+def as_command_error(error: QaplaError) -> QaplaError:
+    """Return an error of ours as one that is Alembic's CommandError too."""
+    if isinstance(error, CommandError):
+        return error
+    kind = _command_error(type(error))
+    shown = kind.__new__(kind, error.message)
+    shown.__dict__.update(error.__dict__)
+    return shown
+
+
+def _command_error(kind: type[QaplaError]) -> type[QaplaError]:
+    def reduce(error: QaplaError) -> tuple[object, ...]:
+        plain = kind.__new__(kind, error.message)
+        plain.__dict__.update(error.__dict__)
+        return as_command_error, (plain,)
+
+    namespace = {"__reduce__": reduce, "__doc__": kind.__doc__, "__module__": kind.__module__}
+    return type(kind.__name__, (kind, CommandError), namespace)
