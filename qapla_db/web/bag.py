@@ -26,6 +26,8 @@ __all__ = ["make_policy", "open_session"]
 
 log = logging.getLogger("qapla_db")
 
+KEY = "qapla_db.sessions"  # of the bag in the environ
+
 Environ = dict[str, Any]
 Policy = Callable[[Environ, Any], Any]
 
@@ -90,18 +92,17 @@ class Bag:
                 self.close()
 
 
-def open_session(request: Any, key: str, database: Database) -> Session:
+def open_session(request: Any, database: Database) -> Session:
     """Open a session that is closed with its request.
 
     :param request: a Pyramid request.
-    :param key: where the application keeps its bag in the environ.
     :param database: the database.
     :raises RequestEnded: the request is over, nobody would close the session.
     """
     environ = request.environ
-    bag = environ.get(key)
+    bag = environ.get(KEY)
     if bag is None or not bag.is_of(environ):
-        bag = environ[key] = _bag_without_policy(request, key)
+        bag = environ[KEY] = _bag_without_policy(request)
     if bag is None or bag.ended:
         raise RequestEnded(
             f"request.{database.name} was first used after its request had ended, when nobody "
@@ -113,9 +114,9 @@ def open_session(request: Any, key: str, database: Database) -> Session:
     return session
 
 
-def _bag_without_policy(request: Any, key: str) -> Bag | None:
+def _bag_without_policy(request: Any) -> Bag | None:
     """Make a bag for a subrequest or a prepared request (``prepare()``, ``pshell``)."""
-    bag, outer = Bag(request.environ), _outer_bag(request, key)
+    bag, outer = Bag(request.environ), _outer_bag()
     if outer is not None:
         outer.adopt(bag)
     if _has_finished(request):
@@ -130,13 +131,11 @@ def _bag_without_policy(request: Any, key: str) -> Bag | None:
     return bag
 
 
-def _outer_bag(request: Any, key: str) -> Bag | None:
-    """Return the bag of the request that this one is a subrequest of."""
+def _outer_bag() -> Bag | None:
+    """Return the bag of the request that the current one is a subrequest of."""
     for pushed in reversed(manager.stack):
-        environ = getattr(pushed["request"], "environ", None)
-        if environ is None or pushed["request"] is request:
-            continue
-        bag: Bag | None = environ.get(key)
+        environ = getattr(pushed["request"], "environ", {})
+        bag: Bag | None = environ.get(KEY)
         if bag is not None and bag.is_of(environ) and not bag.ended:
             return bag
     return None
@@ -150,16 +149,15 @@ def _has_finished(request: Any) -> bool:
 # --- the policy
 
 
-def make_policy(inner: Policy, key: str) -> Policy:
+def make_policy(inner: Policy) -> Policy:
     """Wrap an execution policy so that it owns the sessions of its requests.
 
     :param inner: the policy that runs requests, e.g. pyramid_retry's.
-    :param key: where the application keeps its bag in the environ.
     """
 
     def policy(environ: Environ, router: Any) -> Any:
-        outer = environ.get(key)
-        bag = environ[key] = Bag(environ)
+        outer = environ.get(KEY)
+        bag = environ[KEY] = Bag(environ)
         try:
             response = inner(environ, _Router(router, bag))
         except BaseException:
@@ -167,7 +165,8 @@ def make_policy(inner: Policy, key: str) -> Policy:
             raise
         finally:
             if outer is not None:
-                environ[key] = outer
+                # an application in another, or in itself, on one environ
+                environ[KEY] = outer
         if _is_complete(response, environ):
             bag.end(response)
             return response

@@ -85,23 +85,21 @@ def add_databases(config: Configurator, dbs: Databases) -> None:
     for name in dbs:
         _check_name(name)
     registry = config.registry
-    # applications in one another share an environ, and each closes its own sessions
-    key = f"qapla_db.sessions.{id(registry):x}"
     with_retry = asbool((config.get_settings() or {}).get(retry.SETTING))
     if with_retry:
         retry.include_retry(config)
     if dbs and HOST not in registry:
-        config.action(None, _wrap_policy, args=(registry, key), order=_LATE)
+        config.action(None, _wrap_policy, args=(registry,), order=_LATE)
     for database in dbs.values():
-        action_method(_add_database)(config, database, key, with_retry, _info=_caller())
+        action_method(_add_database)(config, database, with_retry, _info=_caller())
         registry[HOST] = database.host
 
 
-def _add_database(config: Configurator, database: Database, key: str, with_retry: bool) -> None:
+def _add_database(config: Configurator, database: Database, with_retry: bool) -> None:
     def session(request: Any) -> Session:
         if with_retry:
             retry.mark_errors_of(database)
-        return open_session(request, key, database)
+        return open_session(request, database)
 
     title = f"request.{database.name}: {database.settings.address}"
     shown = config.introspectable("qapla_db databases", database.name, title, "qapla_db database")
@@ -110,9 +108,9 @@ def _add_database(config: Configurator, database: Database, key: str, with_retry
     config.add_request_method(session, database.name, reify=True)
 
 
-def _wrap_policy(registry: Any, key: str) -> None:
+def _wrap_policy(registry: Any) -> None:
     policy = registry.queryUtility(IExecutionPolicy, default=default_execution_policy)
-    registry.registerUtility(make_policy(policy, key), IExecutionPolicy)
+    registry.registerUtility(make_policy(policy), IExecutionPolicy)
 
 
 def _check_name(name: str) -> None:

@@ -308,6 +308,24 @@ def test_an_application_inside_another(make_site: MakeSite) -> None:
     assert NOTHING_OUT == inner.checked_out()
 
 
+def test_an_application_that_calls_itself(make_site: MakeSite) -> None:
+    """A view that answers with another page of its own application keeps its sessions."""
+
+    def outer(request: Any) -> Response:
+        write(request, "outer")
+        request.path_info = "/inner"
+        text = request.get_response(site.make_wsgi_app()).text
+        write(request, f"outer after {text}", "audit")
+        request.main.commit()
+        request.audit.commit()
+        return Response("ok")
+
+    site = make_site(views(outer=outer, inner=ok))
+    site.client().get("/outer")
+    assert (["outer"], ["outer after ok"]) == (site.stored("main"), site.stored("audit"))
+    assert NOTHING_OUT == site.checked_out()
+
+
 def _commit_inner(request: Any) -> Response:
     write(request)
     request.main.commit()

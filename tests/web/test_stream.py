@@ -146,6 +146,11 @@ def test_a_body_that_fails(make_site: MakeSite) -> None:
         return Response(app_iter=body())
 
     site = make_site(views(home=view))
+    answer: Any = site.make_wsgi_app()(_environ("/home"), lambda status, headers: None)
+    assert b"." == next(answer)
+    with pytest.raises(LookupError, match="in the body"):
+        next(answer)
+    assert NOTHING_OUT == site.checked_out()
     with pytest.raises(LookupError, match="in the body"):
         site.client().get("/home")
     assert [] == site.stored()
@@ -264,10 +269,13 @@ def test_a_file_is_left_to_the_server(make_site: MakeSite, tmp_path: Path) -> No
         return Response(app_iter=request.environ["wsgi.file_wrapper"](file))
 
     site = make_site(views(home=view, temporary=temporary))
-    for url in ("/home", "/temporary"):
-        environ = {**_environ(url), "wsgi.file_wrapper": FileWrapper}
+    cases = [("/home", FileWrapper), ("/temporary", FileWrapper), ("/home", FileIter)]
+    for url, expected in cases:
+        environ = _environ(url)
+        if expected is FileWrapper:
+            environ["wsgi.file_wrapper"] = FileWrapper
         body: Any = site.make_wsgi_app()(environ, lambda status, headers: None)
-        assert type(body) is FileWrapper
+        assert expected is type(body)
         assert NOTHING_OUT == site.checked_out()
         assert [b"from a file"] == list(body)
         body.close()
