@@ -203,20 +203,25 @@ class _WriterGuard:
         if dbapi.isolation_level is not None:
             dbapi.isolation_level = None  # an earlier AUTOCOMMIT of this connection reset it
         if connection.get_execution_options().get(READ_ONLY):
-            connection.connection.info[_QUERY_ONLY] = True
-            connection.exec_driver_sql("PRAGMA query_only = ON")
-            connection.exec_driver_sql("BEGIN")
-            return
+            self._begin_reading(connection, dbapi)
+        else:
+            self._begin_writing(connection, dbapi)
+
+    def _begin_reading(self, connection: Connection, dbapi: object) -> None:
+        holder = _writers.get(self.database)
+        if holder is not None and holder.connection is dbapi:
+            holder.connection = None  # it wrote before, and only reads now
+        connection.connection.info[_QUERY_ONLY] = True
+        connection.exec_driver_sql("PRAGMA query_only = ON")
+        connection.exec_driver_sql("BEGIN")
+
+    def _begin_writing(self, connection: Connection, dbapi: object) -> None:
         me, here = threading.get_ident(), _caller()
-        if not self.volatile:
-            holder = _writers.get(self.database)
-            if holder is not None and holder.thread == me and holder.is_open(dbapi):
-                raise _conflict(
-                    f"the SQLite database {self.database!r}",
-                    holder.where,
-                    here,
-                    ways=_FILE_WAYS,
-                )
+        holder = _writers.get(self.database)
+        if holder is not None and holder.thread == me and holder.is_open(dbapi):
+            raise _conflict(
+                f"the SQLite database {self.database!r}", holder.where, here, ways=_FILE_WAYS
+            )
         connection.exec_driver_sql("BEGIN IMMEDIATE")
         if not self.volatile:
             _writers[self.database] = _Writer(me, here, dbapi)
@@ -234,7 +239,7 @@ class _Writer:
         self.connection = connection
 
     def is_open(self, other: Any) -> bool:
-        if self.connection is other or self.process != os.getpid():
+        if self.connection in (None, other) or self.process != os.getpid():
             return False
         try:
             return bool(self.connection.in_transaction)
