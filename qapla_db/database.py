@@ -351,8 +351,8 @@ class Database:
             )
         refuse_unless_test_database(settings, self._other_endpoints())
 
-    def _other_endpoints(self) -> Mapping[str, DatabaseSettings]:
-        others = {}
+    def _other_endpoints(self) -> list[tuple[str, DatabaseSettings]]:
+        others = []
         if not hasattr(self.host, "settings_for"):
             raise Refused(
                 f"the database {self.name!r} is not dropped: its host has no settings_for(), so "
@@ -371,7 +371,7 @@ class Database:
                         f"the database {self.name!r} is not dropped: what {endpoint!r} uses "
                         f"cannot be told, so it might be the same ({error})"
                     ) from error
-                others[f"{endpoint}' for '{name}" if name != self.name else endpoint] = found
+                others.append((endpoint, found))
         return others
 
 

@@ -13,7 +13,7 @@ import importlib.util
 import json
 import os
 import re
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
@@ -395,12 +395,12 @@ def _mapping(settings: Mapping[str, Any], key: str) -> dict[str, Any]:
 
 
 def refuse_unless_test_database(
-    tests: DatabaseSettings, others: Mapping[str, DatabaseSettings]
+    tests: DatabaseSettings, others: Iterable[tuple[str, DatabaseSettings]]
 ) -> None:
     """Refuse to touch a database that may not be a test database.
 
     :param tests: what the tests are set to use.
-    :param others: endpoint -> what that endpoint would use.
+    :param others: pairs of an endpoint and a database that it would use.
     :raises Refused: the name has no part ``test`` between ``_``, ``-`` or its
         ends, or another endpoint would use the same server and database.
     """
@@ -408,11 +408,12 @@ def refuse_unless_test_database(
         return
     name = tests.backend.name_of(tests.url)
     advice = f"Give {tests.source!r} a database of its own in settings/tests.py"
-    for endpoint, other in others.items():
+    for endpoint, other in others:
         if other.identity == tests.identity:
             raise Refused(
                 f"the tests of the database {tests.name!r} would drop {tests.address}, which is "
-                f"the database that {endpoint!r} uses ({other.source!r}). {advice}, "
+                f"the database that {endpoint!r} uses as {other.name!r} ({other.source!r}). "
+                f"{advice}, "
                 f"named e.g. {name}_test"
             )
     if "test" not in re.split(r"[_-]", name.lower()):

@@ -514,10 +514,10 @@ def test_name_of_a_test_database(url: str, allowed: bool) -> None:
     """A database whose name has no part 'test' is not dropped by tests, unless it is in memory."""
     tests = read(url, endpoint="tests")
     if allowed:
-        refuse_unless_test_database(tests, {})
+        refuse_unless_test_database(tests, [])
         return
     with pytest.raises(Refused, match=r"no part 'test'.*'db:main:url'.*named e\.g\. \w+_test"):
-        refuse_unless_test_database(tests, {})
+        refuse_unless_test_database(tests, [])
 
 
 @pytest.mark.parametrize(
@@ -554,7 +554,7 @@ def test_database_that_others_use(
     monkeypatch.chdir(tmp_path)
     other = other.format(here=tmp_path.name)
     found = read(tests, endpoint="tests")
-    others = {"wsgi": read(other)}
+    others = [("wsgi", read(other))]
     if not same:
         refuse_unless_test_database(found, others)
         return

@@ -365,10 +365,10 @@ def _is_read_only(connection: Connection | None) -> bool:
 
 
 def _pool_takes(key: str, options: Mapping[str, Any]) -> bool:
+    if options.get("pool") is not None and (key == "poolclass" or key in _POOL_ARGUMENTS):
+        return False
     if key not in _POOL_ARGUMENTS:
         return True
-    if options.get("pool") is not None:
-        return False
     poolclass = options.get("poolclass")
     return poolclass is None or _accepts(poolclass, _POOL_ARGUMENTS[key])
 

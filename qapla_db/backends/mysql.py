@@ -84,13 +84,13 @@ class MySQLBackend(Backend):
         self, url: sa.URL, maintenance: sa.URL | None, connect_args: ConnectArgs = None
     ) -> bool:
         with self.administration(url, maintenance, connect_args) as one:
-            return _exists(one, url.database)
+            return _stored_name(one, url.database) is not None
 
     def create(
         self, url: sa.URL, maintenance: sa.URL | None, connect_args: ConnectArgs = None
     ) -> bool:
         with self.administration(url, maintenance, connect_args) as one:
-            if _exists(one, url.database):
+            if _stored_name(one, url.database) is not None:
                 return False
             name = _quoted(one, url.database)
             try:
@@ -105,15 +105,14 @@ class MySQLBackend(Backend):
         self, url: sa.URL, maintenance: sa.URL | None, connect_args: ConnectArgs = None
     ) -> bool:
         with self.administration(url, maintenance, connect_args) as one:
-            if not _exists(one, url.database):
+            stored = _stored_name(one, url.database)
+            if stored is None:
                 return False
             # an open transaction's metadata locks would make DROP DATABASE wait
-            others = sa.text(
-                "SELECT id FROM information_schema.processlist "
-                "WHERE BINARY db = BINARY database() AND id <> connection_id()"
-            )
-            for process in one.execute(others).scalars().all():
-                _kill(one, process)
+            users = sa.text("SELECT id, db FROM information_schema.processlist")
+            for process, used in one.execute(users).all():
+                if used == stored:
+                    _kill(one, process)
             one.exec_driver_sql(f"DROP DATABASE IF EXISTS {_quoted(one, url.database)}")
             return True
 
@@ -169,15 +168,13 @@ def _quoted(connection: Connection, name: str | None) -> str:
     return connection.dialect.identifier_preparer.quote_identifier(name or "")
 
 
-def _exists(connection: Connection, name: str | None) -> bool:
-    # the server itself knows whether its names differ by case
-    try:
-        connection.exec_driver_sql(f"USE {_quoted(connection, name)}")
-    except sa.exc.DBAPIError as error:
-        if error.orig is not None and error.orig.args[0] == 1049:
-            return False
-        raise
-    return True
+def _stored_name(connection: Connection, name: str | None) -> str | None:
+    """Return a database's name as the server has it; None when there is none."""
+    query = sa.text("SELECT schema_name FROM information_schema.schemata WHERE schema_name = :name")
+    alike = connection.execute(query, {"name": name}).scalars().all()
+    exact = connection.exec_driver_sql("SELECT @@lower_case_table_names").scalar() == 0
+    found: list[str] = [one for one in alike if one == name or not exact]
+    return found[0] if found else None
 
 
 def _kill(connection: Connection, process: Any) -> None:
