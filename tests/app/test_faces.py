@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from urllib.request import Request, urlopen
@@ -55,7 +56,9 @@ class TestThreads(RotarranFixture):
             with dbplugin["audit"].session(read_only=True) as audit:
                 return audit.scalar(select(func.count()).select_from(Event)) or 0
 
-        with start_worker(celery, pool="solo", perform_ping_check=False, shutdown_timeout=20):
+        # the level is given to the root logger, and stays: the one that it has
+        options = {"loglevel": logging.getLogger().getEffectiveLevel(), "shutdown_timeout": 20}
+        with start_worker(celery, pool="solo", perform_ping_check=False, **options):
             for row in some_airports()[:5]:
                 compute_neighbours.delay(row["code"], "a test", 2)
             wait_until(lambda: computed() == 5, "the worker has not done its tasks")
