@@ -126,11 +126,7 @@ class Lanes:
             if lane.autocommit and not lane.failed:
                 self._commit(lane)
                 return
-            loss = self._rollback(lane)
-            if isinstance(loss, SandboxConflict):
-                raise loss
-            if loss is not None:
-                warnings.warn(loss, stacklevel=2)
+            _tell(self._rollback(lane))
 
     def abandon(self, checkout: Checkout) -> None:
         """Roll back later what a connection left open.
@@ -275,7 +271,7 @@ class Lanes:
             if not self._pinned.lost and not self._pinned.in_transaction:
                 # its first words say enough, and hold no password
                 words = " ".join(text.split()[:3])
-                self._savepoints.breaks(f"the statement {words!r}, which commits,")
+                self._savepoints.breaks(f"the statement {words!r}")
 
     def _nest(
         self, lane: Lane, statement: Statement, text: str, run: Callable[[str], None]
@@ -299,13 +295,18 @@ class Lanes:
         if not known:
             self._run(lane, kind, text, run)  # the server says what is wrong with it
             return
-        verb = "RELEASE" if kind is Kind.RELEASE else "ROLLBACK TO"
-        self._run(lane, kind, f"{verb} SAVEPOINT {lane.nested[index][1]}", run)
+        ours = lane.nested[index][1]
         if kind is Kind.RELEASE:
+            self._run(lane, kind, f"RELEASE SAVEPOINT {ours}", run)
             del lane.nested[index:]
-        else:
-            del lane.nested[index + 1 :]
-            lane.failed = False
+            lane.swallowed = [(min(at, index), other) for at, other in lane.swallowed]
+            return
+        if lane.overwritten:
+            raise self._conflict(lane, lane.overwritten, "went back to a savepoint after that")
+        self._run(lane, kind, f"ROLLBACK TO SAVEPOINT {ours}", run)
+        del lane.nested[index + 1 :]
+        lane.failed = False
+        _tell(self._undone(lane, depth=index + 1))
 
     # --- ends
 
@@ -317,7 +318,7 @@ class Lanes:
             if lane.savepoint is None:
                 return
             if lane.failed:
-                savepoints.undo(lane)
+                _tell(self._rollback(lane))  # as the server does
             elif not lane.wrote:
                 savepoints.give_up(lane)
             elif savepoints.writers_above(lane):
@@ -326,7 +327,7 @@ class Lanes:
                 below = savepoints.writers_below(lane)
                 savepoints.commit(lane)
                 for other in below:
-                    other.swallowed.append(str(lane))
+                    other.swallowed.append((len(other.nested), str(lane)))
         finally:
             self._let_others_go(lane)
             savepoints.collapse()
@@ -358,17 +359,23 @@ class Lanes:
             conflict = self._conflict(
                 lane, lane.overwritten, "was rolled back, which undid later work of the other"
             )
-        elif lane.swallowed:
-            return SandboxWarning(
-                f"database {self.database!r}: the rollback of the transaction of {lane} undid "
-                f"what {' and '.join(lane.swallowed)} committed in the meantime, because they "
-                "share the one connection of the sandbox. Commit or close the first before the "
-                f"others run, or {_REMEDY}"
-            )
         else:
-            return None
+            return self._undone(lane, depth=0)
         self.conflict = self.conflict or conflict
         return conflict
+
+    def _undone(self, lane: Lane, *, depth: int) -> SandboxWarning | None:
+        """Tell which commits of others inside a lane, in so many savepoints, are gone."""
+        gone = [other for at, other in lane.swallowed if at >= depth]
+        if not gone:
+            return None
+        lane.swallowed = [(at, other) for at, other in lane.swallowed if at < depth]
+        return SandboxWarning(
+            f"database {self.database!r}: the rollback of the transaction of {lane} undid what "
+            f"{' and '.join(gone)} committed in the meantime, because they share the one "
+            "connection of the sandbox. Commit or close the first before the others run, or "
+            f"{_REMEDY}"
+        )
 
     def _conflict(self, lane: Lane, other: Lane | str, what: str) -> SandboxConflict:
         return SandboxConflict(
@@ -376,3 +383,10 @@ class Lanes:
             f"before either had ended, and the first {what}; the one connection of the sandbox "
             f"cannot show this. End one before the other writes, or {_REMEDY}"
         )
+
+
+def _tell(loss: SandboxConflict | SandboxWarning | None) -> None:
+    if isinstance(loss, SandboxConflict):
+        raise loss
+    if loss is not None:
+        warnings.warn(loss, stacklevel=3)

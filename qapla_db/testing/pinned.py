@@ -45,8 +45,7 @@ class PinnedConnection(ABC):
 
     def begin_again(self) -> None:
         """Begin a new outer transaction, after somebody has ended the one before."""
-        if self.in_transaction:
-            self._abort()
+        self._abort()
         self._start()
         self.run(f"SAVEPOINT {CANARY}")
 
@@ -54,7 +53,7 @@ class PinnedConnection(ABC):
         """Roll everything back; False when the canary was gone."""
         intact = True
         try:
-            self.run(f"ROLLBACK TO SAVEPOINT {CANARY}")
+            self.run(f"ROLLBACK TO SAVEPOINT {CANARY}", "ROLLBACK")
         except self.dbapi.Error:
             intact = False
         if not self.lost:
@@ -71,7 +70,8 @@ class PinnedConnection(ABC):
         """Start a transaction, where the driver does not do it by itself."""
 
     def _abort(self) -> None:
-        self.raw.rollback()
+        if self.in_transaction:
+            self.raw.rollback()
 
     @abstractmethod
     def _give_back(self) -> None:
@@ -283,10 +283,6 @@ class _SQLite(PinnedConnection):
 
     def _start(self) -> None:
         self.run("BEGIN")
-
-    def _abort(self) -> None:
-        if self.in_transaction:
-            self.raw.execute("ROLLBACK")
 
     def _give_back(self) -> None:
         self._abort()

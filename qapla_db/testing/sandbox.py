@@ -17,7 +17,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from typing import Any, ClassVar, Protocol
 from weakref import ref
 
@@ -143,7 +143,9 @@ class Sandbox:
     def _have_turn(self) -> bool:
         if self._lanes.turn.acquire(timeout=self._wait):
             return True
-        self._pinned.interrupt(self._engine)
+        # the second try tells whether it helped
+        with suppress(Exception):
+            self._pinned.interrupt(self._engine)
         return self._lanes.turn.acquire(timeout=self._wait)
 
     def _broken(self) -> SandboxBroken:

@@ -43,8 +43,8 @@ class Lane:
     """A statement failed, and the server takes nothing but a rollback."""
     committed: bool = False
     """Committed, and waits for lanes above it that wrote."""
-    swallowed: list[str] = field(default_factory=list)
-    """Who committed inside it since it first wrote."""
+    swallowed: list[tuple[int, str]] = field(default_factory=list)
+    """Who committed inside it since it first wrote, and in how many of its savepoints."""
     overwritten: str = ""
     """Who, from below, wrote after it had written."""
     lost: str = ""

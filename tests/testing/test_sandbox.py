@@ -334,6 +334,39 @@ def test_a_rollback_that_takes_commits_of_others_along_warns(world: World, by: s
         assert ["before"] == world.names()
 
 
+def test_going_back_to_a_savepoint_warns_likewise(world: World) -> None:
+    """A commit inside a savepoint of another is gone with that savepoint, and it is told once."""
+    with sandbox(world):
+        with world.session() as first:
+            first.add(Item(name="uncommitted"))
+            first.flush()
+            world.add("before the savepoint")
+            savepoint = first.begin_nested()
+            first.add(Item(name="in the savepoint"))
+            first.flush()
+            world.add("inside")
+            with pytest.warns(SandboxWarning, match="committed in the meantime"):
+                savepoint.rollback()
+            inner = first.begin_nested()
+            world.add("released")
+            inner.commit()
+            first.commit()
+        assert ["before the savepoint", "released", "uncommitted"] == world.names()
+
+
+def test_a_commit_of_a_failed_transaction_warns_likewise(postgresql: World) -> None:
+    """The server answers the commit of a failed transaction with a rollback."""
+    with sandbox(postgresql):
+        with postgresql.engine.connect() as first:
+            first.execute(sa.insert(Item).values(name="uncommitted", amount=0))
+            postgresql.add("inside")
+            with pytest.raises(sa.exc.ProgrammingError):
+                first.execute(sa.text("SELECT no_such_column FROM item"))
+            with pytest.warns(SandboxWarning, match="committed in the meantime"):
+                first.commit()
+        assert [] == postgresql.names()
+
+
 def test_a_function_that_writes_is_rolled_back(postgresql: World) -> None:
     """A SELECT that writes through a function is undone by the rollback of its session."""
     body = "INSERT INTO item (name, amount) VALUES ('by function', 0) RETURNING id"

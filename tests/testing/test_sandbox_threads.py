@@ -6,13 +6,22 @@ import asyncio
 import threading
 import time
 from contextlib import suppress
+from typing import Any
 
 import pytest
 import sqlalchemy as sa
 
 from qapla_db.errors import SandboxConflict
 from qapla_db.testing.sandbox import SandboxWarning, sandbox
-from tests.testing.world import SECONDS, Item, World, in_thread, sandbox_that_ends_with
+from tests.testing.world import (
+    SECONDS,
+    SLOW,
+    Item,
+    World,
+    in_thread,
+    sandbox_that_ends_with,
+    wait_until_it_runs,
+)
 
 
 def test_a_thread_after_another(world: World) -> None:
@@ -307,23 +316,24 @@ def test_tasks_of_asyncio_that_interleave(world: World) -> None:
 def test_a_statement_that_runs_on_when_the_test_ends(world: World) -> None:
     """The end of a sandbox does not wait for a statement that a thread still runs."""
     running = threading.Event()
-    query = {
-        "postgresql": "SELECT pg_sleep(60)",
-        "mariadb": "SELECT SLEEP(60) FROM (SELECT 1) AS one",
-        "sqlite": "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n "
-        "WHERE i < 4000000000) SELECT count(*) FROM n",
-    }[world.kind]
+
+    def announce() -> int:
+        running.set()
+        return 1
 
     def run() -> None:
         with world.engine.connect() as connection:
-            running.set()
-            connection.execute(sa.text(query))
+            if world.kind == "sqlite":
+                raw: Any = connection.connection.driver_connection
+                raw.create_function("announce", 0, announce)
+                connection.execute(sa.text(SLOW["sqlite"].format("announce()")))
+            else:
+                connection.execute(sa.text(SLOW[world.kind].format(60)))
 
     started = time.monotonic()
     with sandbox(world, wait=0.5):
         wait = in_thread(run)
-        assert running.wait(SECONDS)
-        time.sleep(0.2)  # nothing tells that a statement has reached the server
+        wait_until_it_runs(world, running)
     assert time.monotonic() - started < SECONDS
     with suppress(Exception):  # which error it gets is a matter of who is faster
         wait()

@@ -14,6 +14,7 @@ from sqlalchemy import event, orm, pool
 from sqlalchemy.engine import Connection, Engine
 
 from qapla_db.testing.sandbox import sandbox
+from tests.support import wait_until
 
 SECONDS = 20.0
 """Longest time that a thread of a test may take."""
@@ -118,6 +119,33 @@ def in_thread(work: Callable[[], object], name: str = "helper") -> Callable[[], 
         return outcome[0]
 
     return wait
+
+
+SLOW = {
+    "postgresql": "SELECT 1 FROM pg_sleep({})",
+    "mariadb": "SELECT 1 + SLEEP({})",
+    "sqlite": "WITH RECURSIVE n(i) AS (SELECT {} UNION ALL SELECT i + 1 FROM n "
+    "WHERE i < 4000000000) SELECT count(*) FROM n",
+}
+"""Statements that run for some seconds; SQLite's does until it is interrupted."""
+
+RUNNING = {
+    "postgresql": "SELECT count(*) FROM pg_stat_activity WHERE state = 'active' "
+    "AND query LIKE 'SELECT 1 FROM pg_sleep%'",
+    "mariadb": "SELECT count(*) FROM information_schema.processlist "
+    "WHERE info LIKE 'SELECT 1 + SLEEP%'",
+}
+
+
+def wait_until_it_runs(world: World, announced: threading.Event) -> None:
+    """Wait until a slow statement has reached the server, or was announced to be there."""
+    if world.kind not in RUNNING:
+        assert announced.wait(SECONDS)
+        return
+    with world.outside.connect() as connection:
+        connection = connection.execution_options(isolation_level="AUTOCOMMIT")
+        question = sa.text(RUNNING[world.kind])
+        wait_until(lambda: connection.scalar(question), "the slow statement runs")
 
 
 @contextmanager
