@@ -109,6 +109,7 @@ class SQLiteBackend(Backend):
         return code if isinstance(code, int) else None
 
     def orphan(self, connection: Any) -> None:
+        connection.info.pop(_QUERY_ONLY, None)  # or it would be made writable at its return
         user = connection.fairy_ref and connection.fairy_ref()
         for holder in filter(None, (connection, user)):
             if holder.dbapi_connection is not None:
@@ -124,8 +125,11 @@ class _ParentsConnection:
     def __init__(self, real: object) -> None:
         self._real = real
 
+    def rollback(self) -> None:
+        """The parent's transaction goes on."""
+
     def close(self) -> None:
-        """Leave the real one alone."""
+        """The parent's connection stays open."""
 
     def __getattr__(self, name: str) -> Any:
         raise SessionConflict(
