@@ -28,7 +28,8 @@ _BOUND = (
 def find_bound(result: object, session: SQLAlchemySession) -> object | None:
     """Return the part of a result that is of no use once the session is closed, or None.
 
-    The result itself and the items of a list, tuple, set or dict are looked at.
+    The result itself and the items of a list, tuple, set, dict or row are looked at,
+    and of a collection of rows.
     An object that belongs to another session is left to the owner of that one.
     """
     if type(result) in _PLAIN:
@@ -39,9 +40,16 @@ def find_bound(result: object, session: SQLAlchemySession) -> object | None:
     elif isinstance(result, (list, tuple, set, frozenset)):
         parts = result
     for part in parts:
-        if type(part) not in _PLAIN and _is_bound(part, session):
-            return part
+        for one in _items(part):
+            if type(one) not in _PLAIN and _is_bound(one, session):
+                return one
     return None
+
+
+def _items(part: object) -> Iterable[object]:
+    if isinstance(part, sa.Row):
+        return part
+    return part.values() if isinstance(part, sa.RowMapping) else (part,)
 
 
 def _is_bound(part: object, session: SQLAlchemySession) -> bool:
