@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import contextlib
 import importlib.util
-import inspect
 import logging
 import os
-import socket
 import sys
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
@@ -18,9 +15,11 @@ import sqlalchemy as sa
 from sqlalchemy import event, pool
 from sqlalchemy.engine import Connection, Engine, ExceptionContext
 
+from qapla_db.backends.address import one_value, safe_url, server_name
+from qapla_db.backends.pools import pool_takes
 from qapla_db.errors import DriverMissing, ServerError, SettingInvalid
 
-__all__ = ["READ_ONLY", "Backend", "is_sandboxed", "safe_url"]
+__all__ = ["READ_ONLY", "Backend", "ConnectArgs", "is_autocommit", "is_sandboxed"]
 
 log = logging.getLogger("qapla_db")
 
@@ -28,17 +27,6 @@ ConnectArgs: TypeAlias = Mapping[str, Any] | None
 
 READ_ONLY = "qapla_db_read_only"
 """Execution option of the connections that a read-only session runs on."""
-
-_SECRET_WORDS = ("pass", "pwd", "secret", "token", "odbc_connect")
-
-
-def safe_url(url: sa.URL) -> str:
-    """Render a URL for people: no password in it, not in its query either."""
-    query = {
-        key: "***" if any(word in key.lower() for word in _SECRET_WORDS) else value
-        for key, value in url.query.items()
-    }
-    return url.set(query=query).render_as_string(hide_password=True)
 
 
 def is_sandboxed(connection: Connection) -> bool:
@@ -49,33 +37,6 @@ def is_sandboxed(connection: Connection) -> bool:
 def is_autocommit(connection: Connection) -> bool:
     """Tell whether the connection runs without transactions."""
     return connection.get_execution_options().get("isolation_level") == "AUTOCOMMIT"
-
-
-def server_name(host: str) -> str:
-    """Return a form of a host's name in which two spellings of one host are equal."""
-    try:
-        found = socket.getaddrinfo(host, None, type=socket.SOCK_DGRAM) if host else []
-    except (OSError, UnicodeError):
-        log.debug("a database's host cannot be resolved; its name is compared as it is")
-        return host.lower()
-    if not found or any(_is_ours(family, address) for family, _, _, _, address in found):
-        return "localhost"
-    return min(str(address[0]) for *_, address in found)
-
-
-def _is_ours(family: int, address: tuple[Any, ...]) -> bool:
-    # an address can be bound only on the machine that it belongs to
-    with socket.socket(family, socket.SOCK_DGRAM) as probe, contextlib.suppress(OSError):
-        probe.bind((address[0], 0, *address[2:]))
-        return True
-    return False
-
-
-def one_value(value: str | tuple[str, ...] | None) -> str:
-    """Return the first value of a URL query item, or an empty string."""
-    if value is None:
-        return ""
-    return value if isinstance(value, str) else value[0]
 
 
 def _is_installed(module: str) -> bool:
@@ -203,7 +164,7 @@ class Backend(ABC):
         if connect_args:
             merged["connect_args"] = connect_args
         for key in defaults:
-            if key not in options and not _pool_takes(key, merged):
+            if key not in options and not pool_takes(key, merged):
                 del merged[key]
         if merged.get("isolation_level") == "AUTOCOMMIT":
             # said as an execution option the listeners of an engine can see it
@@ -349,36 +310,5 @@ class _ErrorMap:
             wrapped.add_note(self.note)
 
 
-# keyword of create_engine -> argument of the pool class
-_POOL_ARGUMENTS = {
-    "pool_pre_ping": "pre_ping",
-    "pool_recycle": "recycle",
-    "pool_timeout": "timeout",
-    "pool_use_lifo": "use_lifo",
-    "pool_size": "pool_size",
-    "max_overflow": "max_overflow",
-}
-
-
 def _is_read_only(connection: Connection | None) -> bool:
     return connection is not None and bool(connection.get_execution_options().get(READ_ONLY))
-
-
-def _pool_takes(key: str, options: Mapping[str, Any]) -> bool:
-    if options.get("pool") is not None and (key == "poolclass" or key in _POOL_ARGUMENTS):
-        return False
-    if key not in _POOL_ARGUMENTS:
-        return True
-    poolclass = options.get("poolclass")
-    return poolclass is None or _accepts(poolclass, _POOL_ARGUMENTS[key])
-
-
-def _accepts(poolclass: Any, argument: str) -> bool:
-    for cls in getattr(poolclass, "__mro__", ()):
-        if "__init__" in vars(cls):
-            parameters = inspect.signature(cls.__init__).parameters
-            if argument in parameters:
-                return True
-            if not any(one.kind is one.VAR_KEYWORD for one in parameters.values()):
-                return False
-    return False

@@ -7,7 +7,8 @@ from typing import ClassVar
 
 import sqlalchemy as sa
 
-from qapla_db.backends.base import ConnectArgs, one_value, safe_url
+from qapla_db.backends.address import one_value, safe_url
+from qapla_db.backends.base import ConnectArgs
 from qapla_db.backends.postgresql import PostgreSQLBackend
 from qapla_db.errors import InvalidArgument
 

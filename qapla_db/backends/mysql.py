@@ -8,6 +8,7 @@ import sqlalchemy as sa
 from sqlalchemy import event
 from sqlalchemy.engine import Connection, Engine
 
+from qapla_db.backends.address import one_value
 from qapla_db.backends.base import (
     READ_ONLY,
     Backend,
@@ -15,7 +16,6 @@ from qapla_db.backends.base import (
     is_autocommit,
     is_sandboxed,
     log,
-    one_value,
 )
 from qapla_db.backends.postgresql import detach_socket
 
