@@ -80,7 +80,7 @@ def recreate(database: Database) -> None:
     :raises MigrationError: its migrations directory is not there, or a test's
         sandbox is on.
     """
-    databases = list(sharing(database))
+    databases = sharing(database)
     for one in databases:
         _directory(one)  # found missing later, the data would be gone already
     if getattr(database.engine.pool, "sandboxed", False):

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import sqlalchemy as sa
@@ -221,7 +222,8 @@ def _say(line: str) -> None:
         report(line)
         return
     config.print_stdout(line)
-    config.stdout.flush()  # into a pipe it would come only at the end
+    with suppress(OSError):  # as print_stdout: nobody reads any more
+        config.stdout.flush()  # into a pipe it would come only at the end
 
 
 def asked_for_tests(config: Config) -> bool | None:
@@ -265,16 +267,18 @@ def version_table(database: Database) -> str:
     ``alembic_version_<name>``: so a database that was alone keeps its table
     when another name is registered after it.
     """
-    first = next(iter(sharing(database)))
-    return VERSION_TABLE if first is database else f"{VERSION_TABLE}_{database.name}"
+    if sharing(database)[0] is database:
+        return VERSION_TABLE
+    return f"{VERSION_TABLE}_{database.name}"
 
 
-def sharing(database: Database) -> Iterable[Database]:
+def sharing(database: Database) -> list[Database]:
     """Return the registered databases that are this one on its server, itself included."""
     settings = database.settings
     if settings.backend.is_volatile(settings.url):
         return [database]
-    return [one for one in database.host.dbs.values() if one.settings.identity == settings.identity]
+    registered = database.host.dbs.values()
+    return [one for one in registered if one.settings.identity == settings.identity] or [database]
 
 
 def as_command_error(error: QaplaError) -> QaplaError:

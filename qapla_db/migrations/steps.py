@@ -105,9 +105,13 @@ class Steps:
                 "database's user have two connections and create the version table"
             )
         statement = f" Statement: {_short(error.statement)}." if error.statement else ""
+        if self._stamped and error.connection_invalidated:
+            after = "Whether it was committed is not known; ask for the current revision."
+        else:
+            after = self.aftermath()
         return MigrationError(
             f"{where} in {described(self.running)}{self._line(error)}: {_reason(error)}."
-            f"{statement} {self.aftermath()}"
+            f"{statement} {after}"
         )
 
     def aftermath(self) -> str:

@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
+from qapla_db.backends import get_backend
+from tests.conftest import FreshURL
 from tests.migrations.project import Project
 
 MakeProject = Callable[..., Project]
@@ -42,3 +44,13 @@ def make_project(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Ma
 def project(make_project: MakeProject, each_url: sa.URL) -> Project:
     """A project with the database ``main``, on each kind of engine in turn."""
     return make_project({"main": each_url})
+
+
+@pytest.fixture(params=["postgresql", "mariadb"])
+def server_database_url(request: pytest.FixtureRequest, fresh_url: FreshURL) -> sa.URL:
+    """An empty database on each kind of server in turn."""
+    url = fresh_url(request.param)
+    backend = get_backend(url)
+    assert backend is not None
+    backend.create(backend.complete(url), None)
+    return url

@@ -20,6 +20,7 @@ from qapla_db.errors import (
     SettingMissing,
 )
 from qapla_db.migrations import current, downgrade, migrate, recreate
+from qapla_db.testing.sandbox import sandbox
 from tests.conftest import FreshURL
 from tests.migrations.conftest import MakeProject
 from tests.migrations.project import Project, rows, tables
@@ -133,6 +134,30 @@ def test_recreate_missing(make_project: MakeProject, fresh_url: FreshURL) -> Non
     assert ("a2",) == current(database)
 
 
+def test_recreate_with_two_names(make_project: MakeProject, fresh_url: FreshURL) -> None:
+    """A database that two names lead to has the tables of both afterwards."""
+    url = fresh_url("sqlite")
+    project = make_project({"main": "sqlite://", "audit": "sqlite://"}, {"main": url, "audit": url})
+    project.revision("a1", CREATE.format("airport"))
+    project.revision("b1", CREATE.format("event"), name="audit")
+    app = project.application().run_tests()
+    for database in app.dbs.values():
+        recreate(database)
+    assert ["airport", "alembic_version", "alembic_version_audit", "event"] == tables(url)
+
+
+def test_recreate_in_a_sandbox(make_project: MakeProject, fresh_url: FreshURL) -> None:
+    """Inside a test's sandbox the database is not dropped."""
+    url = fresh_url("sqlite")
+    project = make_project({"main": "sqlite://"}, {"main": url})
+    two_steps(project)
+    database = project.application().run_tests().dbs["main"]
+    recreate(database)
+    with sandbox(database), pytest.raises(MigrationError, match="sandbox of a test"):
+        recreate(database)
+    assert ["airport", "alembic_version", "runway"] == tables(url)
+
+
 def test_recreate_refuses(project: Project, each_url: sa.URL) -> None:
     """An application that is prepared for commands does not lose its database."""
     two_steps(project)
@@ -146,14 +171,15 @@ def test_recreate_refuses(project: Project, each_url: sa.URL) -> None:
 
 def test_recreate_looks_first(make_project: MakeProject, fresh_url: FreshURL) -> None:
     """Nothing is dropped when the migrations to bring it back are not there."""
-    project = make_project({"main": fresh_url("sqlite")}, {"main": fresh_url("sqlite")})
+    url = fresh_url("sqlite")
+    project = make_project({"main": fresh_url("sqlite")}, {"main": url})
     two_steps(project)
     database = project.application().run_tests().dbs["main"]
     recreate(database)
     (project.directory("main") / "env.py").unlink()
     with pytest.raises(MigrationError, match=r"'main' \('migrations_main' in paths\) has no env"):
         recreate(database)
-    assert database.exists()
+    assert ["airport", "alembic_version", "runway"] == tables(url)
 
 
 def test_unknown_revision(project: Project) -> None:

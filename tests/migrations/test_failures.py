@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import sqlalchemy as sa
 
@@ -144,6 +146,47 @@ def test_listener_that_executes(make_project: MakeProject, each_url: sa.URL) -> 
     assert "airport" in tables(each_url)
 
 
+KILL_ONESELF = {
+    "postgresql": "SELECT pg_terminate_backend(pg_backend_pid())",
+    "mariadb": "KILL CONNECTION_ID()",
+}
+
+
+def test_lost_connection(make_project: MakeProject, server_database_url: sa.URL) -> None:
+    """A connection that is lost in the middle of a revision is a failed revision."""
+    project = make_project({"main": server_database_url})
+    kill = KILL_ONESELF[server_database_url.get_backend_name()]
+    project.revision("a1", CREATE.format("airport"))
+    project.revision("a2", f"op.execute('{kill}')", after="a1")
+    database = project.database()
+    with pytest.raises(MigrationError, match=r"failed in a1 -> a2 .* at a1\."):
+        migrate(database)
+    assert ("a1",) == current(database)
+
+
+def test_options_of_the_sessions(make_project: MakeProject, each_url: sa.URL) -> None:
+    """Options that are meant for sessions do not change how a migration runs."""
+    project = make_project({"main": each_url})
+    options: dict[str, Any] = {
+        "isolation_level": "AUTOCOMMIT",
+        "execution_options": {"isolation_level": "AUTOCOMMIT"},
+    }
+    pause = "SELECT 1"
+    if each_url.get_backend_name() != "sqlite":
+        options.update(pool_size=1, max_overflow=0, pool_timeout=0.1)
+    if each_url.get_backend_name() == "mariadb":
+        options["connect_args"] = {"read_timeout": 1}
+        pause = "SELECT sleep(1.5)"
+    project.revision("a1", f"op.execute('{pause}')\n{CREATE.format('airport')}")
+    project.revision("a2", f"{CREATE.format('runway')}\nop.execute('nonsense')", after="a1")
+    database = project.application().run_command({"db:main:options": options}).dbs["main"]
+    migrate(database, "a1")
+    with pytest.raises(MigrationError, match="nonsense"):
+        migrate(database)
+    left = ["runway"] if each_url.get_backend_name() == "mariadb" else []
+    assert ["airport", "alembic_version", *left] == tables(each_url)
+
+
 # --- SQLite
 
 
@@ -198,6 +241,18 @@ def test_old_orphans(make_project: MakeProject, fresh_url: FreshURL) -> None:
     rows(url, "INSERT INTO child (id, up) VALUES (9, 99)")
     migrate(database)
     assert ("a2",) == current(database)
+
+
+def test_unfit_foreign_key(make_project: MakeProject, fresh_url: FreshURL) -> None:
+    """A foreign key that cannot be checked is mended by a revision."""
+    url = fresh_url("sqlite")
+    rows(url, "CREATE TABLE parent (code text)")
+    rows(url, "CREATE TABLE child (code text REFERENCES parent (code))")
+    project = make_project({"main": url})
+    project.revision("a1", "op.create_index('ux_code', 'parent', ['code'], unique=True)")
+    database = project.database()
+    migrate(database)
+    assert ("a1",) == current(database)
 
 
 def test_own_open_session(make_project: MakeProject, fresh_url: FreshURL) -> None:

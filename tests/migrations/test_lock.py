@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 import subprocess
 import threading
+import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, closing, contextmanager
 
@@ -110,12 +112,13 @@ def test_lock_names_its_holder(project: Project, each_url: sa.URL) -> None:
     """Who waits in vain is told who holds the lock and how to end it."""
     project.write_env("main", lock_wait=0.3)
     project.revision("a1", CREATE.format("airport"))
-    lines = list[str]()
+    lines, started = list[str](), time.monotonic()
     with (
         held(each_url),
         pytest.raises(MigrationLockTimeout, match=r"gave up after 0\.3 s") as caught,
     ):
         migrate(project.database(), report=lines.append)
+    assert time.monotonic() - started < 15
     end = {
         "postgresql": r"pg_terminate_backend\(\d+\)",
         "mariadb": r"connection \d+ \(root from localhost\).*KILL \d+",
@@ -152,6 +155,8 @@ def test_looking_takes_no_lock(project: Project, each_url: sa.URL) -> None:
 def in_use(url: sa.URL, table: str) -> Iterator[Callable[[], None]]:
     """Read a table in a transaction that stays open until the function is called."""
     with engine_of(url).connect() as connection:
+        # so that what waits for us without a limit goes on some day
+        connection.execute(sa.text("SET idle_in_transaction_session_timeout = '20s'"))
         connection.execute(sa.text(f"SELECT * FROM {table}"))  # noqa: S608
         yield connection.rollback
 
@@ -230,7 +235,11 @@ def test_killed_run(make_project: MakeProject, postgresql_database_url: sa.URL) 
     project.revision("a1", CREATE.format("airport"))
     project.revision("a2", "op.execute('SELECT pg_sleep(60)')", after="a1")
     process = subprocess.Popen(
-        project.command("upgrade", "head"), cwd=project.root, stdout=subprocess.PIPE, text=True
+        project.command("upgrade", "head"),
+        cwd=project.root,
+        env={key: value for key, value in os.environ.items() if key != "PYTHONUNBUFFERED"},
+        stdout=subprocess.PIPE,
+        text=True,
     )
     assert process.stdout is not None
     lines = [process.stdout.readline() for _ in range(2)]
@@ -240,3 +249,30 @@ def test_killed_run(make_project: MakeProject, postgresql_database_url: sa.URL) 
     project.revision("a2", CREATE.format("runway"), after="a1")
     migrate(project.database())
     assert ["airport", "alembic_version", "runway"] == tables(postgresql_database_url)
+
+
+END_THE_LOCK = {
+    "postgresql": "SELECT pg_terminate_backend(pid) FROM pg_locks WHERE locktype = 'advisory'",
+    "mariadb": "SELECT concat('KILL ', id) FROM information_schema.processlist "
+    "WHERE db = database() AND id <> connection_id()",
+}
+
+
+def test_lost_lock(
+    make_project: MakeProject, server_database_url: sa.URL, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A lock whose connection was ended during the run is logged; the run is complete."""
+    project = make_project({"main": server_database_url})
+    query = END_THE_LOCK[server_database_url.get_backend_name()]
+    project.revision(
+        "a1",
+        f"""
+        ended = op.get_bind().scalar(sa.text({query!r}))
+        if ended is not True:
+            op.execute(ended)
+        """,
+    )
+    database = project.database()
+    migrate(database)
+    assert "the migration lock of 'main' was lost during the run" in caplog.messages
+    assert ("a1",) == current(database)
