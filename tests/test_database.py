@@ -262,6 +262,19 @@ def test_server_that_is_down(url: str, caplog: pytest.LogCaptureFixture) -> None
     assert "from 'db:main:url'" in errors[-1]
 
 
+def test_wrong_password(mariadb_url: sa.URL, caplog: pytest.LogCaptureFixture) -> None:
+    """A server that refuses the password is quoted; the password is not."""
+    caplog.set_level(logging.DEBUG)
+    with prepare(mariadb_url.set(username="nobody", password=SECRET, database="x")) as app:
+        with pytest.raises(ServerError, match="Access denied for user 'nobody'") as caught:
+            app.dbs["main"].ping()
+        with pytest.raises(ServerError, match="Check address and credentials") as second:
+            app.dbs["main"].exists()
+    for error in (caught.value, second.value):
+        assert SECRET not in "".join(traceback.format_exception(error))
+    assert SECRET not in caplog.text
+
+
 @pytest.mark.parametrize("kind", ["postgresql", "mariadb"])
 def test_database_that_is_missing(kind: str, fresh_url: FreshURL) -> None:
     """A database that does not exist is named in the error of whoever connects to it."""

@@ -544,6 +544,17 @@ class TimeIsUp(Exception):
     """What a time limit raises in the middle of a statement."""
 
 
+def is_running(database: Database, statement: str) -> bool:
+    if database.backend.name == "postgresql":
+        asked = (
+            "SELECT query FROM pg_stat_activity WHERE state = 'active' AND pid <> pg_backend_pid()"
+        )
+    else:
+        asked = "SELECT info FROM information_schema.processlist WHERE id <> connection_id()"
+    with database.session() as session:
+        return any(statement in (one or "") for one in session.scalars(sa.text(asked)))
+
+
 @pytest.mark.skipif(not hasattr(signal, "setitimer"), reason="this system has no timers")
 @pytest.mark.parametrize("error", [TimeIsUp, KeyboardInterrupt, SystemExit])
 def test_statement_that_is_interrupted(
@@ -567,6 +578,7 @@ def test_statement_that_is_interrupted(
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
     assert 0 == checked_out(served)
+    wait_until(lambda: not is_running(served, sleep), "the statement is stopped", 3)
     with served.transaction() as session:
         session.execute(UPDATE)
     assert ["x", "two"] == names(served)

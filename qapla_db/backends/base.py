@@ -296,17 +296,19 @@ class _ErrorMap:
 
     def __call__(self, context: ExceptionContext) -> None:
         backend, wrapped = self.backend, context.sqlalchemy_exception
-        if not isinstance(context.original_exception, Exception) and context.connection:
+        connection = context.connection
+        is_told_to_end = not isinstance(context.original_exception, Exception)
+        if is_told_to_end and connection is not None and not connection.invalidated:
             # SQLAlchemy is about to throw the connection away, with its statement running
-            backend.stop_statement(context.connection)
+            backend.stop_statement(connection)
         if not isinstance(wrapped, sa.exc.DBAPIError):
             return
         code = backend.error_code(context.original_exception)
         if code in backend.lost_codes and not (
-            code in backend.read_only_codes and _is_read_only(context.connection)
+            code in backend.read_only_codes and _is_read_only(connection)
         ):
             context.is_disconnect = True
-        if context.connection is None:
+        if connection is None:
             wrapped.add_note(self.note)
 
 

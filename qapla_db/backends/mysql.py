@@ -154,8 +154,10 @@ def _begin(connection: Connection) -> None:
         return
     if connection.get_execution_options().get(READ_ONLY):
         # of the whole session: MariaDB carries DDL out after committing a read-only transaction
-        connection.connection.info[_IS_READ_ONLY] = True
-        connection.exec_driver_sql("SET SESSION TRANSACTION READ ONLY")
+        info = connection.connection.info
+        if not info.get(_IS_READ_ONLY):
+            info[_IS_READ_ONLY] = True
+            connection.exec_driver_sql("SET SESSION TRANSACTION READ ONLY")
 
 
 def _make_writable(dbapi_connection: Any, record: Any, state: object) -> None:

@@ -215,8 +215,10 @@ class _WriterGuard:
         holder = _writers.get(self.database)
         if holder is not None and holder.connection is dbapi:
             holder.connection = None  # it wrote before, and only reads now
-        connection.connection.info[_QUERY_ONLY] = True
-        connection.exec_driver_sql("PRAGMA query_only = ON")
+        info = connection.connection.info
+        if not info.get(_QUERY_ONLY):
+            info[_QUERY_ONLY] = True
+            connection.exec_driver_sql("PRAGMA query_only = ON")
         connection.exec_driver_sql("BEGIN")
 
     def _begin_writing(self, connection: Connection, dbapi: object) -> None:
