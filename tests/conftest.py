@@ -5,6 +5,7 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from pathlib import Path
+from typing import NoReturn
 
 import psycopg
 import pytest
@@ -81,7 +82,7 @@ def redis_url() -> Iterator[str]:
         yield url
 
 
-def _without(reason: str) -> None:
+def _without(reason: str) -> NoReturn:
     if os.environ.get("QAPLA_REQUIRE_SERVERS"):
         pytest.fail(reason)
     pytest.skip(reason)
