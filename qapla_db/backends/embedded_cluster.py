@@ -287,8 +287,9 @@ class Cluster:
         return _tail(said or output) if code else None
 
     def _server_arguments(self, options: Mapping[str, str]) -> str:
-        quoted = str(self.socket_directory).replace('"', '""')
-        settings = {**options, **OURS, "unix_socket_directories": f'"{quoted}"'}
+        # quoted, or PostgreSQL would cut a blank off its end
+        sockets = f'"{self.socket_directory}"'
+        settings = {**options, **OURS, "unix_socket_directories": sockets}
         words = ["-D", str(self.directory)]
         for name, value in settings.items():
             words += ["-c", f"{name}={value}"]
