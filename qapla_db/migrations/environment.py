@@ -156,13 +156,14 @@ class AlembicEnv:
         owned: bool,
     ) -> Runner:
         options = self._options(database, connection.dialect.name)
+        sandboxed = getattr(database.engine.pool, "sandboxed", False)
         return Runner(
             name=self.name,
             address=safe_url(url),
             backend=backend,
             connection=connection,
             owned=owned,
-            sandboxed=getattr(database.engine.pool, "sandboxed", False),
+            sandboxed=sandboxed and url == database.settings.url,
             options=options,
             safe_defaults=options["compare_server_default"] is True,
             lock_wait=self.lock_wait,

@@ -98,6 +98,7 @@ def test_odd_paths(make_project: MakeProject, fresh_url: FreshURL, directory: st
     database = project.database()
     migrate(database)
     assert ("a2",) == current(database)
+    assert "main: nothing to do, at a2\n" == project.run("upgrade", "head")
 
 
 def test_memory(make_project: MakeProject) -> None:

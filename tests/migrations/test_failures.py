@@ -6,6 +6,8 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
+from alembic import command
+from alembic.config import Config
 
 from qapla_db.errors import MigrationError, MigrationIncomplete, SessionConflict
 from qapla_db.migrations import current, migrate
@@ -275,3 +277,17 @@ def test_in_a_sandbox(project: Project, each_url: sa.URL) -> None:
             migrate(database)
         assert () == current(database)
     assert [] == tables(each_url)
+
+
+def test_another_url_in_a_sandbox(make_project: MakeProject, fresh_url: FreshURL) -> None:
+    """A sandbox does not stand in the way of migrating a scratch database."""
+    scratch = fresh_url("sqlite")
+    project = make_project({"main": fresh_url("sqlite")})
+    project.revision("a1", CREATE.format("airport"))
+    database = project.database()
+    config = Config()
+    config.set_main_option("script_location", str(project.directory("main")))
+    config.attributes.update(application=database.host, url=scratch)
+    with sandbox(database):
+        command.upgrade(config, "head")
+    assert ["airport", "alembic_version"] == tables(scratch)
