@@ -26,7 +26,7 @@ def test_page(page: Path, project: Path) -> None:
     """Every block of code in the documentation runs, in the order of the page."""
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     done = subprocess.run(
-        [sys.executable, str(ROOT / "tests" / "pages.py"), str(page)],
+        [sys.executable, "-P", str(ROOT / "tests" / "pages.py"), str(page)],
         cwd=project,
         env={**os.environ, "PATH": path, "PYTHONPATH": str(project)},
         capture_output=True,
