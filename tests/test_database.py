@@ -7,6 +7,7 @@ import logging
 import os
 import sys
 import textwrap
+import threading
 import traceback
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -17,7 +18,7 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 from morfdict import Paths
-from sqlalchemy import pool
+from sqlalchemy import event, pool
 
 from qapla_db import Database, DatabaseMixin
 from qapla_db.errors import (
@@ -364,10 +365,20 @@ def test_database_in_memory() -> None:
 def test_many_at_once(kind: str, fresh_url: FreshURL) -> None:
     """Of those who make a database at once one made it, and nobody fails; so for dropping."""
     url = fresh_url(kind)
+    barrier = threading.Barrier(4)
+
+    def together(connection: object, cursor: object, statement: str, *rest: object) -> None:
+        if statement.startswith("CREATE DATABASE"):
+            barrier.wait(WAIT)  # everybody has seen that there is none
+
+    event.listen(sa.Engine, "before_cursor_execute", together)
     with prepare(url) as app, ThreadPoolExecutor(4) as threads:
         database = app.dbs["main"]
         made = [threads.submit(database.create) for _ in range(4)]
-        assert any(future.result(WAIT) for future in made)
+        try:
+            assert 1 == sum(future.result(WAIT) for future in made)
+        finally:
+            event.remove(sa.Engine, "before_cursor_execute", together)
         assert database.exists()
         dropped = [threads.submit(database.drop, confirm="main") for _ in range(4)]
         assert any(future.result(WAIT) for future in dropped)

@@ -63,7 +63,7 @@ def url_of(
 @contextmanager
 def prepared(url: sa.URL, **settings: Any) -> Iterator[Database]:
     """A database with one connection and two rows."""
-    options = {"pool_size": 1, "max_overflow": 0, "pool_timeout": 5, **settings.pop("options", {})}
+    options = {"pool_size": 1, "max_overflow": 0, "pool_timeout": 1, **settings.pop("options", {})}
     values = {"db:main:options": options, **settings}
     with make_application({"main": url}, settings=values) as app:
         database = app.dbs["main"]

@@ -173,10 +173,8 @@ def _quoted(connection: Connection, name: str | None) -> str:
 def _stored_name(connection: Connection, name: str | None) -> str | None:
     """Return a database's name as the server has it; None when there is none."""
     query = sa.text("SELECT schema_name FROM information_schema.schemata WHERE schema_name = :name")
-    alike = connection.execute(query, {"name": name}).scalars().all()
-    exact = connection.exec_driver_sql("SELECT @@lower_case_table_names").scalar() == 0
-    found: list[str] = [one for one in alike if one == name or not exact]
-    return found[0] if found else None
+    found: str | None = connection.execute(query, {"name": name}).scalar()
+    return found
 
 
 def _kill(connection: Connection, process: Any) -> None:

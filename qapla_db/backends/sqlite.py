@@ -88,9 +88,13 @@ class SQLiteBackend(Backend):
     def create(
         self, url: sa.URL, maintenance: sa.URL | None, connect_args: ConnectArgs = None
     ) -> bool:
-        if self.exists(url, maintenance):
+        if self.is_volatile(url):
             return False
         _path(url).parent.mkdir(parents=True, exist_ok=True)
+        try:
+            _path(url).touch(exist_ok=False)
+        except FileExistsError:
+            return False
         with self.administration(url, maintenance, connect_args):
             return True
 
