@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from rich.console import Console
+from rich.markup import escape
 from waitress import create_server
 from waitress.server import BaseWSGIServer
 
@@ -98,7 +99,7 @@ def run(port: int) -> int:
     except KeyboardInterrupt:
         pass
     except QaplaError as error:
-        console.print(f"[red]{type(error).__name__}[/red]: {error}", markup=True)
+        console.print(f"[red]{type(error).__name__}[/red]: {escape(str(error))}", soft_wrap=True)
         return 1
     except OSError as error:
         if error.errno != errno.EADDRINUSE:
