@@ -95,7 +95,7 @@ class Lanes:
             except BaseException:
                 if lane.autocommit and not self._closed:
                     checkout.lane = None
-                    self._rollback(lane)
+                    self._undo(lane)
                 raise
             if lane.autocommit:
                 checkout.lane = None
@@ -105,7 +105,7 @@ class Lanes:
         """Set the savepoint of a transaction for who uses the driver's cursors himself."""
         with self.turn:
             lane = self._lane(checkout)
-            if not lane.lost and not lane.failed and self._blocker() is None:
+            if not lane.lost and not lane.failed:
                 self._savepoints.place(lane, on_top=False)
 
     def commit(self, checkout: Checkout) -> None:
@@ -121,12 +121,8 @@ class Lanes:
         with self.turn:
             self._settle()
             lane, checkout.lane = checkout.lane, None
-            if lane is None:
-                return
-            if lane.autocommit and not lane.failed:
-                self._commit(lane)
-                return
-            _tell(self._rollback(lane))
+            if lane is not None:
+                _tell(self._rollback(lane))
 
     def abandon(self, checkout: Checkout) -> None:
         """Roll back later what a connection left open.
@@ -318,7 +314,7 @@ class Lanes:
             if lane.savepoint is None:
                 return
             if lane.failed:
-                _tell(self._rollback(lane))  # as the server does
+                _tell(self._undo(lane))  # as the server does
             elif not lane.wrote:
                 savepoints.give_up(lane)
             elif savepoints.writers_above(lane):
@@ -333,7 +329,13 @@ class Lanes:
             savepoints.collapse()
 
     def _rollback(self, lane: Lane) -> SandboxConflict | SandboxWarning | None:
-        """Roll back, and return what else that undid."""
+        """Roll back, where there is a transaction, and return what else that undid."""
+        if lane.autocommit:
+            self._commit(lane)  # what the driver's own cursors did
+            return None
+        return self._undo(lane)
+
+    def _undo(self, lane: Lane) -> SandboxConflict | SandboxWarning | None:
         savepoints = self._savepoints
         try:
             if lane.savepoint is None:

@@ -163,6 +163,33 @@ def test_asyncio_engines_are_refused() -> None:
 # --- drivers and listeners
 
 
+def test_an_engine_in_autocommit(world: World) -> None:
+    """Without transactions a statement counts at once, and a close takes nothing back."""
+    other = make_world(world.kind, world.engine.url, isolation_level="AUTOCOMMIT")
+    with sandbox(other):
+        with other.engine.connect() as connection:
+            connection.execute(INSERT)
+            assert ["one"] == other.names()
+        assert ["one"] == other.names()
+    assert [] == world.really()
+    other.engine.dispose()
+
+
+@pytest.mark.parametrize("end", ["close", "rollback", "commit"])
+def test_copy_by_the_driver_in_autocommit(postgresql: World, end: str) -> None:
+    """What the driver's cursor does without a transaction stays, however it ends."""
+    engine = postgresql.engine.execution_options(isolation_level="AUTOCOMMIT")
+    with sandbox(postgresql):
+        with engine.connect() as connection:
+            if end != "close":
+                connection.begin()
+            raw: Any = connection.connection
+            with raw.cursor().copy("COPY item (name, amount) FROM STDIN") as copy:
+                copy.write_row(("copied", 1))
+            getattr(connection, end)()
+        assert ["copied"] == postgresql.names()
+
+
 @pytest.mark.parametrize("end", ["commit", "rollback"])
 def test_copy_by_the_driver(postgresql: World, end: str) -> None:
     """COPY through the driver's cursor belongs to the transaction of its session."""

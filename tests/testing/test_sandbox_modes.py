@@ -36,6 +36,16 @@ def test_a_read_only_session_cannot_write(world: World, reader: sa.Engine) -> No
         assert ["there"] == world.names()
 
 
+def test_read_only_by_the_option_of_postgresql(postgresql: World) -> None:
+    """An application that uses SQLAlchemy's own option gets what it asks for."""
+    engine = postgresql.engine.execution_options(postgresql_readonly=True)
+    with sandbox(postgresql):
+        with engine.connect() as connection:
+            with pytest.raises(sa.exc.InternalError, match="read-only"):
+                connection.execute(INSERT)
+        postgresql.add("there")
+
+
 def test_read_only_is_of_one_session_only(world: World, reader: sa.Engine) -> None:
     """While a read-only session is open others write, before and after its statements."""
     count = sa.select(sa.func.count()).select_from(Item)

@@ -123,6 +123,29 @@ def test_a_wait_that_is_too_long_is_a_conflict(world: World) -> None:
         assert part in message
 
 
+@pytest.mark.parametrize("end", ["commit", "rollback", "invalidate"])
+def test_a_transaction_that_ended_blocks_nobody(world: World, end: str) -> None:
+    """A thread is waited for as long as its transaction is open, and not until it ends itself."""
+    ended, go_on = threading.Event(), threading.Event()
+
+    def work() -> None:
+        with world.session() as session:
+            session.add(Item(name="of the thread"))
+            session.flush()
+            getattr(session, end)()
+            ended.set()
+            assert go_on.wait(SECONDS)
+
+    with sandbox(world, wait=0.2):
+        wait = in_thread(work)
+        assert ended.wait(SECONDS)
+        world.add("of the test")
+        expected = ["of the test", "of the thread"] if end == "commit" else ["of the test"]
+        assert expected == world.names()
+        go_on.set()
+        wait()
+
+
 def test_nobody_waits_for_the_thread_of_the_test(world: World) -> None:
     """A test that holds uncommitted work does not block the threads that it waits for."""
     with sandbox(world, wait=60):
@@ -244,6 +267,8 @@ def test_a_rollback_below_uncommitted_work_of_another(world: World) -> None:
         other.flush()
         with pytest.raises(SandboxConflict, match="undid both"):
             one.rollback()
+        with pytest.raises(SandboxConflict, match="undid both"):
+            other.execute(sa.select(Item.name))
         with pytest.raises(SandboxConflict, match="undid both"):
             other.commit()
         other.rollback()
