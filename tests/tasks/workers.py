@@ -30,13 +30,13 @@ WAIT = 30.0
 _numbers = itertools.count(1)
 
 
-def configuration(home: Path, broker: str | None) -> dict[str, Any]:
-    """Return what workers and their clients must agree on."""
+def configuration(home: Path, broker: str | None, results: str | None = None) -> dict[str, Any]:
+    """Return what workers and their clients must agree on; by default all is in files."""
     for name in ("messages", "control", "results"):
         (home / name).mkdir(exist_ok=True)
     config: dict[str, Any] = {
         "broker_url": broker or "files://localhost/",
-        "result_backend": f"file://{home / 'results'}",
+        "result_backend": results or f"file://{home / 'results'}",
         "broker_connection_retry_on_startup": True,
         "worker_hijack_root_logger": False,
         "worker_prefetch_multiplier": 1,
@@ -65,9 +65,11 @@ def celery_command(*arguments: str, app: str = CELERY) -> list[str]:
     return [sys.executable, "-m", "celery", "-A", app, *arguments]
 
 
-def worker_command(pool: str, concurrency: int = 4, app: str = CELERY) -> list[str]:
+def worker_command(
+    pool: str, concurrency: int = 4, app: str = CELERY, level: str = "INFO"
+) -> list[str]:
     """Return the command line of a worker."""
-    options = ["-P", pool, "-c", str(concurrency), "-l", "INFO", "-n", f"w{next(_numbers)}@test"]
+    options = ["-P", pool, "-c", str(concurrency), "-l", level, "-n", f"w{next(_numbers)}@test"]
     quiet = ["--without-gossip", "--without-mingle", "--without-heartbeat"]
     return celery_command("worker", *options, *quiet, app=app)
 
