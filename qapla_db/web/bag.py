@@ -10,17 +10,17 @@ session into the bag, and the bag is closed when the body has been sent.
 from __future__ import annotations
 
 import logging
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable
 from typing import Any
 
 from pyramid.httpexceptions import HTTPException
-from pyramid.response import FileIter
+from pyramid.router import default_execution_policy
 from pyramid.threadlocal import manager
-from webob.static import FileIter as WebObFileIter
 
 from qapla_db.database import Database
 from qapla_db.errors import RequestEnded
 from qapla_db.session import Session
+from qapla_db.web.body import StreamedResponse, is_file
 
 __all__ = ["make_policy", "open_session"]
 
@@ -38,27 +38,15 @@ class Bag:
     :param environ: the WSGI environ of the request.
     """
 
-    __slots__ = ("_environ", "_inner", "_open", "ended", "response")
+    __slots__ = ("ended", "inner", "opened", "owner", "response")
 
     def __init__(self, environ: Environ) -> None:
-        # its identity only: the environ holds this bag
-        self._environ = id(environ)
-        self._open: list[tuple[Any, Session]] = []
-        self._inner: list[Bag] = []
+        # a copied environ carries the bag of another; only its identity, as it holds this bag
+        self.owner = id(environ)
+        self.opened: list[tuple[Any, Session]] = []
+        self.inner: list[Bag] = []
         self.ended = False
         self.response: Any = None
-
-    def is_of(self, environ: Environ) -> bool:
-        """Tell whether the bag belongs to this environ; a copy carries the bag of another."""
-        return self._environ == id(environ)
-
-    def add(self, request: Any, session: Session) -> None:
-        """Take a session over."""
-        self._open.append((request, session))
-
-    def adopt(self, bag: Bag) -> None:
-        """Close another bag together with this one."""
-        self._inner.append(bag)
 
     def remember(self, request: Any, response: Any) -> None:
         """Keep the response of a subrequest (a response callback)."""
@@ -70,25 +58,30 @@ class Bag:
         :param response: what was sent; None when that did not end well.
         """
         self.ended = True
+        if not self.opened and not self.inner:
+            return
         try:
             if response is not None:
-                for inner in self._inner:
+                for inner in self.inner:
                     inner.end(inner.response)
-                if self._open and _status(response) < 400:
-                    for request, session in self._open:
-                        _warn_if_uncommitted(request, session)
+                for request, session in self.opened:
+                    if _has_uncommitted(session) and _ended_well(request, response):
+                        _warn(request, session)
         finally:
             self.close()
 
     def close(self) -> None:
         """Roll back and close every session, even if closing one is interrupted."""
         try:
-            while self._inner:
-                self._inner.pop().end(None)
-            while self._open:
-                self._open.pop()[1].abandon()
+            while self.inner:
+                self.inner.pop().end(None)
+            while self.opened:
+                request, session = self.opened.pop()
+                # a request is cyclic garbage, and would keep the session until that is collected
+                request.__dict__.pop(session.database_name, None)
+                session.abandon()
         finally:
-            if self._inner or self._open:
+            if self.inner or self.opened:
                 self.close()
 
 
@@ -101,7 +94,7 @@ def open_session(request: Any, database: Database) -> Session:
     """
     environ = request.environ
     bag = environ.get(KEY)
-    if bag is None or not bag.is_of(environ):
+    if bag is None or bag.owner != id(environ):
         bag = environ[KEY] = _bag_without_policy(request)
     if bag is None or bag.ended:
         raise RequestEnded(
@@ -110,7 +103,7 @@ def open_session(request: Any, database: Database) -> Session:
             f"take a session of your own: with database.session()"
         )
     session = database.get_session()
-    bag.add(request, session)
+    bag.opened.append((request, session))
     return session
 
 
@@ -118,12 +111,13 @@ def _bag_without_policy(request: Any) -> Bag | None:
     """Make a bag for a subrequest or a prepared request (``prepare()``, ``pshell``)."""
     bag, outer = Bag(request.environ), _outer_bag()
     if outer is not None:
-        outer.adopt(bag)
+        outer.inner.append(bag)
     if _has_finished(request):
         return bag if outer is not None else None
 
     def finished(request: Any) -> None:
-        if outer is None or bag.response is None or _is_complete(bag.response, request.environ):
+        body = getattr(bag.response, "app_iter", ())
+        if outer is None or isinstance(body, (list, tuple)) or is_file(body, request.environ):
             bag.end(bag.response)
 
     request.add_response_callback(bag.remember)
@@ -136,7 +130,7 @@ def _outer_bag() -> Bag | None:
     for pushed in reversed(manager.stack):
         environ = getattr(pushed["request"], "environ", {})
         bag: Bag | None = environ.get(KEY)
-        if bag is not None and bag.is_of(environ) and not bag.ended:
+        if bag is not None and bag.owner == id(environ) and not bag.ended:
             return bag
     return None
 
@@ -155,11 +149,13 @@ def make_policy(inner: Policy) -> Policy:
     :param inner: the policy that runs requests, e.g. pyramid_retry's.
     """
 
+    repeats = inner is not default_execution_policy
+
     def policy(environ: Environ, router: Any) -> Any:
         outer = environ.get(KEY)
         bag = environ[KEY] = Bag(environ)
         try:
-            response = inner(environ, _Router(router, bag))
+            response = inner(environ, _Router(router, bag) if repeats else router)
         except BaseException:
             bag.end(None)
             raise
@@ -167,10 +163,11 @@ def make_policy(inner: Policy) -> Policy:
             if outer is not None:
                 # an application in another, or in itself, on one environ
                 environ[KEY] = outer
-        if _is_complete(response, environ):
+        body = getattr(response, "app_iter", None)
+        if isinstance(body, (list, tuple)) or is_file(body, environ):
             bag.end(response)
             return response
-        return _StreamedResponse(response, bag)
+        return StreamedResponse(response, bag.end)
 
     return policy
 
@@ -193,122 +190,33 @@ class _Router:
         return self._router.request_context(environ)
 
 
-class _StreamedResponse:
-    """A response whose body may use the sessions while it is sent."""
-
-    def __init__(self, response: Any, bag: Bag) -> None:
-        self._response = response
-        self._bag = bag
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._response, name)
-
-    def __call__(self, environ: Environ, start_response: Callable[..., Any]) -> Iterable[bytes]:
-        try:
-            body: Iterable[bytes] = self._response(environ, start_response)
-            kind = _SizedBody if hasattr(body, "__len__") else _Body
-            return kind(body, self._bag, self._response)
-        except BaseException:
-            self._bag.end(None)
-            raise
+# --- the missing commit
 
 
-class _Body:
-    """A body that ends the bag when it is sent, fails or is closed by the server."""
-
-    def __init__(self, body: Iterable[bytes], bag: Bag, response: Any) -> None:
-        self._body: Iterable[bytes] | None = body
-        self._chunks = iter(body)
-        self._bag = bag
-        self._response = response
-
-    def __iter__(self) -> Iterator[bytes]:
-        return self
-
-    def __next__(self) -> bytes:
-        try:
-            return next(self._chunks)
-        except StopIteration:
-            self._end(self._response)
-            raise
-        except BaseException:
-            self._end(None)
-            raise
-
-    def close(self) -> None:
-        """Called by the server, also when the client has gone away."""
-        self._end(None)
-
-    def _end(self, response: Any) -> None:
-        body, self._body = self._body, None
-        if body is None:
-            return
-        try:
-            close = getattr(body, "close", None)
-            if close is not None:
-                close()
-        except BaseException:
-            self._bag.end(None)
-            raise
-        self._bag.end(response)
-
-
-class _SizedBody(_Body):
-    """A body that tells how many chunks it has, as its server may want to know."""
-
-    def __init__(self, body: Any, bag: Bag, response: Any) -> None:
-        super().__init__(body, bag, response)
-        self._length = len(body)
-
-    def __len__(self) -> int:
-        return self._length
-
-
-# --- what a response tells
-
-
-def _is_complete(response: Any, environ: Mapping[str, Any]) -> bool:
-    """Tell whether the body cannot use a session: it is there, or it is a file.
-
-    A file stays as it is, so that the server can send it in its own way
-    (``wsgi.file_wrapper``), and a slow download holds no connection.
-    """
-    body = getattr(response, "app_iter", None)
-    if isinstance(body, (list, tuple)):
-        return True
-    if isinstance(body, (FileIter, WebObFileIter)) or type(body) is environ.get(
-        "wsgi.file_wrapper"
-    ):
-        body = getattr(body, "file", None) or getattr(body, "filelike", None)
-    fileno = getattr(body, "fileno", None)
-    try:
-        return fileno is not None and fileno() >= 0
-    except (OSError, ValueError):
-        return False  # a file in memory, or one of the application's own making
-
-
-def _status(response: Any) -> int:
-    return int(getattr(response, "status_code", 500))
-
-
-def _warn_if_uncommitted(request: Any, session: Session) -> None:
+def _ended_well(request: Any, response: Any) -> bool:
     error = request.exception
     if error is not None and not isinstance(error, HTTPException):
-        return
+        return False
+    return int(getattr(response, "status_code", 500)) < 400
+
+
+def _has_uncommitted(session: Session) -> bool:
     try:
-        forgotten = session.has_uncommitted
+        return session.has_uncommitted
     except Exception:
         # a comparison of the application's own types; the answer is on its way
         log.warning("whether a commit is missing cannot be told", exc_info=True)
-        return
-    if forgotten:
-        name, route = session.database_name, request.matched_route
-        log.warning(
-            "commit is missing: %s %r (%s) ended well, but the changes of its session of the "
-            "database %r were never committed and are rolled back; call request.%s.commit()",
-            request.method,
-            request.environ.get("PATH_INFO", ""),
-            f"route {route.name!r}" if route else f"view {request.__dict__.get('view_name')!r}",
-            name,
-            name,
-        )
+        return False
+
+
+def _warn(request: Any, session: Session) -> None:
+    name, route = session.database_name, request.matched_route
+    log.warning(
+        "commit is missing: %s %r (%s) ended well, but the changes of its session of the "
+        "database %r were never committed and are rolled back; call request.%s.commit()",
+        request.method,
+        request.environ.get("PATH_INFO", ""),
+        f"route {route.name!r}" if route else f"view {request.__dict__.get('view_name')!r}",
+        name,
+        name,
+    )

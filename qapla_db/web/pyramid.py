@@ -11,6 +11,7 @@ import sys
 import traceback
 import weakref
 from collections.abc import Mapping
+from functools import partial
 from types import FrameType
 from typing import Any
 
@@ -96,16 +97,16 @@ def add_databases(config: Configurator, dbs: Databases) -> None:
 
 
 def _add_database(config: Configurator, database: Database, with_retry: bool) -> None:
-    def session(request: Any) -> Session:
-        if with_retry:
-            retry.mark_errors_of(database)
+    def open_marked(request: Any) -> Session:
+        retry.mark_errors_of(database)
         return open_session(request, database)
 
+    opens = open_marked if with_retry else partial(open_session, database=database)
     title = f"request.{database.name}: {database.settings.address}"
     shown = config.introspectable("qapla_db databases", database.name, title, "qapla_db database")
     shown["database"] = database
     config.action(("qapla_db.database", database.name), introspectables=(shown,))
-    config.add_request_method(session, database.name, reify=True)
+    config.add_request_method(opens, database.name, reify=True)
 
 
 def _wrap_policy(registry: Any) -> None:
