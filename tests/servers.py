@@ -66,7 +66,12 @@ def mariadb() -> Iterator[sa.URL | str]:
             capture_output=True,
             timeout=READY,
         )
-        options = ["--skip-networking", "--innodb-flush-log-at-trx-commit=0", "--skip-log-bin"]
+        options = [
+            "--skip-networking",
+            "--innodb-flush-log-at-trx-commit=0",
+            "--skip-log-bin",
+            "--innodb-fast-shutdown=2",
+        ]
         options += ["--innodb-buffer-pool-size=64M", "--performance-schema=OFF"]
         with log.open("wb") as output:
             process = subprocess.Popen(
