@@ -17,7 +17,7 @@ from sqlalchemy.sql.elements import TextClause
 from sqlalchemy.sql.selectable import SelectBase, TextualSelect
 
 from qapla_db.backends import Backend
-from qapla_db.backends.base import is_autocommit
+from qapla_db.backends.base import is_autocommit, is_sandboxed
 from qapla_db.errors import ReadOnly
 
 __all__ = ["Session"]
@@ -99,8 +99,9 @@ class Session(SQLAlchemySession):
     def _stop_statements(self) -> bool:
         broken = False
         for connection in self._used:
-            if not connection.closed and not connection.invalidated:
-                broken = self._backend.stop_statement(connection) or broken
+            if connection.closed or connection.invalidated or is_sandboxed(connection):
+                continue  # in a sandbox the statement may be that of another session
+            broken = self._backend.stop_statement(connection) or broken
         return broken
 
     def __exit__(
