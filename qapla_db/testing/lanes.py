@@ -106,7 +106,7 @@ class Lanes:
         with self.turn:
             lane = self._lane(checkout)
             if not lane.lost and not lane.failed:
-                self._savepoints.place(lane, on_top=False)
+                self._savepoints.place(lane)
 
     def commit(self, checkout: Checkout) -> None:
         """Commit the transaction of a connection."""
@@ -217,12 +217,12 @@ class Lanes:
         if lane.failed and kind is not Kind.ROLLBACK_TO:
             raise self._pinned.aborted()
         self._take_turn(lane, kind)
-        self._savepoints.place(lane, on_top=kind.may_write or kind.is_nesting)
+        self._savepoints.place(lane)
         if kind.is_nesting:
             self._nest(lane, statement, text, run)
             return
         shield = self._shield(lane, kind)
-        if kind.may_write and not lane.read_only:
+        if kind.may_write:
             self._savepoints.writes += 1
             lane.wrote = True
         self._run(lane, kind, text, run, shield)
@@ -320,10 +320,7 @@ class Lanes:
             elif savepoints.writers_above(lane):
                 lane.committed = True
             else:
-                below = savepoints.writers_below(lane)
                 savepoints.commit(lane)
-                for other in below:
-                    other.swallowed.append((len(other.nested), str(lane)))
         finally:
             self._let_others_go(lane)
             savepoints.collapse()

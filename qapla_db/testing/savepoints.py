@@ -79,20 +79,15 @@ class Savepoints:
         """Return the lanes with savepoints above that of a lane which wrote."""
         return [other for other in self._above(lane) if other.wrote]
 
-    def writers_below(self, lane: Lane) -> list[Lane]:
-        """Return the lanes below that wrote and did not commit."""
-        below = self._stack[: self._stack.index(lane)]
-        return [other for other in below if other.is_uncommitted]
-
     def _above(self, lane: Lane) -> list[Lane]:
         return self._stack[self._stack.index(lane) + 1 :]
 
     # --- the place of a lane
 
-    def place(self, lane: Lane, *, on_top: bool) -> None:
-        """Put the savepoint of a lane where its next statement can run.
+    def place(self, lane: Lane) -> None:
+        """Put the savepoints of a lane where its next statement can run.
 
-        :param on_top: give up the savepoints above of lanes that wrote nothing.
+        That is on top, unless there are above it those of lanes that wrote.
         """
         if lane.savepoint is not None and not lane.wrote and lane.seen != self.writes:
             self.give_up(lane)
@@ -100,9 +95,7 @@ class Savepoints:
             self._open(lane)
             return
         above = self._above(lane)
-        # a read-only lane makes everything above it read-only
-        in_the_way = on_top or any(other.read_only for other in above)
-        if above and in_the_way and not any(other.wrote for other in above):
+        if above and not any(other.wrote for other in above):
             self.release(above[0])
 
     def give_up(self, lane: Lane) -> None:
@@ -115,6 +108,7 @@ class Savepoints:
             self.release(lane)
 
     def _open(self, lane: Lane) -> None:
+        # a read-only lane makes everything above it read-only
         read_only = next((other for other in self._stack if other.read_only), None)
         if read_only is not None:
             self.release(read_only)
@@ -142,14 +136,19 @@ class Savepoints:
         self._cut(lane)
 
     def commit(self, lane: Lane) -> None:
-        """Release the savepoint of a lane, unless its commit would have failed.
+        """Release the savepoint of a lane above which nobody wrote.
 
         Deferred constraints can be checked for all lanes or for none, so that
         they are not while another has uncommitted work.
+
+        :raises Exception: the driver's error, when the commit would have failed.
         """
         assert lane.savepoint is not None
-        if any(other.is_uncommitted for other in self._stack if other is not lane):
+        uncommitted = [other for other in self._stack if other.is_uncommitted and other is not lane]
+        if uncommitted:
             self.release(lane)
+            for other in uncommitted:
+                other.swallowed.append((len(other.nested), str(lane)))
             return
         try:
             self._pinned.commit(lane.savepoint)

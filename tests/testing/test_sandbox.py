@@ -81,6 +81,41 @@ def test_nested_savepoints(world: World) -> None:
         assert ["kept", "outer"] == world.names()
 
 
+def test_savepoints_as_statements(world: World) -> None:
+    """Savepoints may be set in SQL; to go back to one ends those inside it."""
+    with sandbox(world):
+        with world.engine.connect() as connection:
+            connection.execute(sa.insert(Item).values(name="kept", amount=0))
+            connection.exec_driver_sql("SAVEPOINT outside")
+            connection.execute(sa.text("SAVEPOINT inside"))
+            connection.execute(sa.insert(Item).values(name="dropped", amount=0))
+            connection.exec_driver_sql("ROLLBACK TO SAVEPOINT outside")
+            with pytest.raises(sa.exc.DBAPIError):
+                connection.execute(sa.text("SELECT no_such_column FROM item"))
+            connection.exec_driver_sql("ROLLBACK TO Outside")
+            with pytest.raises(sa.exc.DBAPIError, match="inside"):
+                connection.exec_driver_sql("RELEASE SAVEPOINT inside")
+            connection.exec_driver_sql("ROLLBACK TO outside")
+            connection.commit()
+        assert ["kept"] == world.names()
+
+
+def test_savepoints_of_readers(world: World) -> None:
+    """A reader's savepoint is not lost with another reader that began after it."""
+    count = sa.select(sa.func.count()).select_from(Item)
+    with sandbox(world):
+        with world.engine.connect() as one, world.engine.connect() as other:
+            assert 0 == one.scalar(count)
+            assert 0 == other.scalar(count)
+            savepoint = one.begin_nested()
+            other.rollback()
+            one.execute(sa.insert(Item).values(name="dropped", amount=0))
+            savepoint.rollback()
+            one.execute(sa.insert(Item).values(name="kept", amount=0))
+            one.commit()
+        assert ["kept"] == world.names()
+
+
 def test_savepoints_of_two_sessions_have_the_same_name(world: World) -> None:
     """SQLAlchemy numbers savepoints per connection; those of two sessions are kept apart."""
     with sandbox(world):
@@ -334,6 +369,34 @@ def test_a_rollback_that_takes_commits_of_others_along_warns(world: World, by: s
         assert ["before"] == world.names()
 
 
+def test_commits_that_waited_are_told_of_too(world: World) -> None:
+    """A commit that had to wait for a third session is not lost without a word either."""
+    with sandbox(world):
+        sessions = [world.session() for _ in range(3)]
+        for number, session in enumerate(sessions):
+            session.add(Item(name=f"item {number}"))
+            session.flush()
+        sessions[1].commit()
+        sessions[2].rollback()
+        assert ["item 0", "item 1"] == world.names()
+        with pytest.warns(SandboxWarning, match="committed in the meantime"):
+            sessions[0].rollback()
+        for session in sessions:
+            session.close()
+
+
+def test_nothing_is_told_of_who_only_read(world: World) -> None:
+    """A session that read and committed lost nothing by the rollback of another."""
+    with sandbox(world):
+        with world.session() as writer, world.session() as reader:
+            writer.add(Item(name="undone"))
+            writer.flush()
+            reader.scalars(sa.select(Item.name)).all()
+            reader.commit()
+            writer.rollback()
+        assert [] == world.names()
+
+
 def test_going_back_to_a_savepoint_warns_likewise(world: World) -> None:
     """A commit inside a savepoint of another is gone with that savepoint, and it is told once."""
     with sandbox(world):
@@ -345,11 +408,13 @@ def test_going_back_to_a_savepoint_warns_likewise(world: World) -> None:
             first.add(Item(name="in the savepoint"))
             first.flush()
             world.add("inside")
-            with pytest.warns(SandboxWarning, match="committed in the meantime"):
+            with pytest.warns(SandboxWarning, match="committed in the meantime") as told:
                 savepoint.rollback()
+            assert " and " not in str(told[0].message)
             inner = first.begin_nested()
             world.add("released")
             inner.commit()
+            first.begin_nested().rollback()
             first.commit()
         assert ["before the savepoint", "released", "uncommitted"] == world.names()
 

@@ -202,6 +202,20 @@ def test_copy_by_the_driver(postgresql: World, end: str) -> None:
         assert (["copied"] if end == "commit" else []) == postgresql.names()
 
 
+def test_copy_by_the_driver_below_a_reader(postgresql: World) -> None:
+    """What was copied stays when another session, which began to read later, is closed."""
+    with sandbox(postgresql):
+        with postgresql.session() as session, postgresql.session() as reader:
+            session.scalars(sa.select(Item.name)).all()
+            reader.scalars(sa.select(Item.name)).all()
+            raw: Any = session.connection().connection
+            with raw.cursor().copy("COPY item (name, amount) FROM STDIN") as copy:
+                copy.write_row(("copied", 1))
+            reader.close()
+            session.commit()
+        assert ["copied"] == postgresql.names()
+
+
 def test_a_failure_on_a_cursor_of_the_driver(postgresql: World) -> None:
     """An error on the driver's cursor is over with the rollback of its session."""
     with sandbox(postgresql):

@@ -288,6 +288,9 @@ def test_a_statement_that_fails_below_uncommitted_work(world: World) -> None:
             other.flush()
             with pytest.raises(sa.exc.DBAPIError):
                 one.execute(sa.text("SELECT no_such_column FROM item"))
+            if world.kind == "postgresql":
+                with pytest.raises(sa.exc.InternalError, match="aborted"):
+                    one.execute(sa.text("SELECT 1"))
             other.commit()
             with pytest.warns(SandboxWarning):
                 one.rollback()
@@ -313,6 +316,16 @@ def test_a_savepoint_below_uncommitted_work(world: World) -> None:
             with pytest.raises(SandboxConflict, match="used a savepoint"):
                 savepoint.rollback()
             second.rollback()
+        with world.engine.connect() as first, world.engine.connect() as second:
+            first.execute(sa.insert(Item).values(name="first", amount=0))
+            savepoint = second.begin_nested()  # type: ignore[assignment]
+            second.execute(sa.insert(Item).values(name="second", amount=0))
+            first.execute(sa.insert(Item).values(name="first again", amount=0))
+            with pytest.raises(SandboxConflict, match="went back to a savepoint"):
+                savepoint.rollback()
+            second.commit()
+            first.commit()
+        assert ["first", "first again", "one", "other", "second"] == world.names()
 
 
 def test_tasks_of_asyncio_that_interleave(world: World) -> None:
