@@ -63,10 +63,10 @@ ECHO = sa.text("SELECT :number, pg_backend_pid() FROM pg_sleep(0.002)")
 @signals.worker_init.connect
 def use_the_engine_before_the_fork(**_: Any) -> None:
     main = app.dbs["main"]
-    with main.session() as session:  # this connection goes back to the pool
-        session.scalar(CONNECTION)
-    parents["session"] = main.get_session()  # this one is in use while the pool is forked
+    parents["session"] = main.get_session()  # its connection is in use while the pool is forked
     (home / "parent").write_text(str(parents["session"].scalar(CONNECTION)))
+    with main.session() as session:  # and this one waits in the engine's pool
+        session.scalar(CONNECTION)
 
 
 @signals.worker_ready.connect

@@ -72,10 +72,10 @@ patience = threading.Event()
 def use_database_before_the_fork(**_: Any) -> None:
     if os.environ.get("TASKS_PARENT_USES_DATABASE"):
         main = app.dbs["main"]
-        with main.session() as session:  # its connection goes back to the pool
-            session.scalars(sa.select(Note)).all()
-        parent["session"] = main.get_session()  # and this one's stays checked out
+        parent["session"] = main.get_session()  # its connection is in use while the pool is forked
         parent["pid"] = _connection_id(parent["session"])
+        with main.session() as session:  # and this one waits in the engine's pool
+            session.scalars(sa.select(Note)).all()
 
 
 @signals.worker_ready.connect
