@@ -15,8 +15,6 @@ for ROLLBACK. Savepoints are a stack and transactions are not, hence the rules:
 from __future__ import annotations
 
 import logging
-import threading
-import time
 import warnings
 from collections import deque
 from collections.abc import Callable, Mapping
@@ -30,13 +28,11 @@ from qapla_db.errors import SandboxConflict, SandboxError
 from qapla_db.testing.pinned import PinnedConnection
 from qapla_db.testing.savepoints import Lane, Savepoints
 from qapla_db.testing.statements import Kind, Statement, parse
+from qapla_db.testing.turns import REMEDY, Turns
 
 __all__ = ["Checkout", "Lanes", "SandboxWarning"]
 
 log = logging.getLogger("qapla_db")
-
-_POLL = 0.05
-_REMEDY = "give this test real commits instead of the sandbox"
 
 
 class SandboxWarning(UserWarning):
@@ -70,14 +66,12 @@ class Lanes:
         self, savepoints: Savepoints, pinned: PinnedConnection, *, wait: float, autocommit: bool
     ) -> None:
         self.database = savepoints.database
-        self.turn = threading.Condition(threading.RLock())
         self.conflict: SandboxConflict | None = None
         self._savepoints = savepoints
         self._pinned = pinned
-        self._wait = wait
+        self._turns = Turns(self.database, wait)
+        self.turn = self._turns.condition
         self._autocommit = autocommit
-        self._home = threading.current_thread()
-        self._holders: list[Lane] = []
         self._abandoned: deque[Lane] = deque()
         self._closed = False
 
@@ -172,40 +166,6 @@ class Lanes:
             if loss is not None:
                 log.warning("%s", loss)
 
-    def _take_turn(self, lane: Lane, kind: Kind) -> None:
-        """Wait until no other thread holds a transaction that this statement would wait for."""
-        holds = kind.may_write or kind is Kind.LOCK or self._pinned.one_at_a_time
-        if lane.holds or lane.read_only or not holds:
-            return
-        deadline = time.monotonic() + self._wait
-        while blocker := self._blocker():
-            remaining = deadline - time.monotonic()
-            if remaining <= 0:
-                raise SandboxConflict(
-                    f"database {self.database!r}: the transaction of {lane} waited "
-                    f"{self._wait:g} s for that of {blocker}, which holds uncommitted work on "
-                    "the one connection of the sandbox; end that one first, use "
-                    f"sandbox(database, wait=...) if it only needs longer, or {_REMEDY}"
-                )
-            self.turn.wait(min(remaining, _POLL))
-            self._settle()
-        lane.holds = True
-        lane.thread = threading.current_thread()
-        self._holders.append(lane)
-
-    def _blocker(self) -> Lane | None:
-        exempt = (threading.current_thread(), self._home)
-        for lane in self._holders:
-            if lane.thread not in exempt and lane.thread.is_alive():
-                return lane
-        return None
-
-    def _let_others_go(self, lane: Lane) -> None:
-        if lane.holds:
-            lane.holds = False
-            self._holders.remove(lane)
-            self.turn.notify_all()
-
     # --- statements
 
     def _execute(
@@ -216,7 +176,8 @@ class Lanes:
             raise SandboxConflict(lane.lost)
         if lane.failed and kind is not Kind.ROLLBACK_TO:
             raise self._pinned.aborted()
-        self._take_turn(lane, kind)
+        if not lane.read_only and (kind.takes_turns or self._pinned.one_at_a_time):
+            self._turns.take(lane, self._settle)
         self._savepoints.place(lane)
         if kind.is_nesting:
             self._nest(lane, statement, text, run)
@@ -322,7 +283,7 @@ class Lanes:
             else:
                 savepoints.commit(lane)
         finally:
-            self._let_others_go(lane)
+            self._turns.give_back(lane)
             savepoints.collapse()
 
     def _rollback(self, lane: Lane) -> SandboxConflict | SandboxWarning | None:
@@ -344,7 +305,7 @@ class Lanes:
                 savepoints.give_up(lane)
             return loss
         finally:
-            self._let_others_go(lane)
+            self._turns.give_back(lane)
             savepoints.collapse()
 
     def _loss(self, lane: Lane) -> SandboxConflict | SandboxWarning | None:
@@ -373,14 +334,14 @@ class Lanes:
             f"database {self.database!r}: the rollback of the transaction of {lane} undid what "
             f"{' and '.join(gone)} committed in the meantime, because they share the one "
             "connection of the sandbox. Commit or close the first before the others run, or "
-            f"{_REMEDY}"
+            f"{REMEDY}"
         )
 
     def _conflict(self, lane: Lane, other: Lane | str, what: str) -> SandboxConflict:
         return SandboxConflict(
             f"database {self.database!r}: the transactions of {lane} and of {other} both wrote "
             f"before either had ended, and the first {what}; the one connection of the sandbox "
-            f"cannot show this. End one before the other writes, or {_REMEDY}"
+            f"cannot show this. End one before the other writes, or {REMEDY}"
         )
 
 

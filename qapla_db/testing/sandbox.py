@@ -14,27 +14,24 @@ MariaDB DDL commits for real. Such tests need real commits.
 
 from __future__ import annotations
 
-import os
-import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
-from typing import Any, ClassVar, Protocol
+from typing import Any, Protocol
 from weakref import ref
 
 from sqlalchemy import event
 from sqlalchemy.engine import Connection, Dialect, Engine, ExecutionContext
 from sqlalchemy.engine.base import OptionEngine
-from sqlalchemy.pool import ConnectionPoolEntry, PoolProxiedConnection, StaticPool
-from sqlalchemy.pool.base import _ConnectionRecord
+from sqlalchemy.pool import PoolProxiedConnection
 
 from qapla_db.errors import InvalidArgument, SandboxBroken, SandboxError
-from qapla_db.testing.lanes import Checkout, Lanes, SandboxWarning
-from qapla_db.testing.pinned import PinnedConnection, pin, supports
+from qapla_db.testing.drivers import pin, supports
+from qapla_db.testing.lanes import Lanes, SandboxWarning
+from qapla_db.testing.pinned import PinnedConnection
+from qapla_db.testing.pool import SandboxPool, checkout_of
 from qapla_db.testing.savepoints import Savepoints
 
 __all__ = ["Sandbox", "SandboxPool", "SandboxWarning", "Sandboxable", "sandbox"]
-
-_CHECKOUT = "qapla_db_sandbox"
 
 
 class Sandboxable(Protocol):
@@ -158,93 +155,6 @@ class Sandbox:
         return self._savepoints.ended_by("a commit or rollback on the driver's own connection")
 
 
-class SandboxPool(StaticPool):
-    """Gives the one connection of a sandbox to everybody, each with a transaction of his own."""
-
-    sandboxed: ClassVar[bool] = True
-
-    def __init__(self, pinned: PoolProxiedConnection, engine: Engine, lanes: Lanes) -> None:
-        raw: Any = pinned.dbapi_connection
-        super().__init__(lambda: raw, reset_on_return=None, dialect=engine.dialect)
-        self._raw = raw
-        self._info = dict(pinned.info)
-        self._lanes = lanes
-        self._out: set[Checkout] = set()
-        self._process = os.getpid()
-        # not "connect" and "reset", which would act on the pinned connection
-        for identifier in ("checkout", "checkin"):
-            for listener in getattr(engine.pool.dispatch, identifier).listeners:
-                event.listen(self, identifier, listener)
-
-    def connect(self) -> PoolProxiedConnection:
-        if os.getpid() != self._process:
-            raise SandboxError(
-                f"the database {self._lanes.database!r} is in a sandbox of the parent process, "
-                "whose connection a child cannot use; give a test that forks real commits "
-                "instead of the sandbox"
-            )
-        fairy = super().connect()
-        checkout: Checkout = fairy.info[_CHECKOUT]
-        checkout.fairy = ref(fairy)
-        self._out.add(checkout)
-        # COPY and whatever else is done by the driver's cursors belongs to a transaction too
-        vars(fairy)["cursor"] = _CursorOfLane(self._raw, self._lanes, checkout)
-        return fairy
-
-    def _do_get(self) -> ConnectionPoolEntry:
-        # a record for each, and without connecting: its listeners have run on the connection
-        record = _ConnectionRecord(self, connect=False)
-        record.dbapi_connection = self._raw
-        record.fresh = True
-        record.starttime = time.time()
-        record.info.update(self._info)
-        record.info[_CHECKOUT] = Checkout()
-        return record
-
-    def _return_conn(self, record: ConnectionPoolEntry) -> None:
-        checkout = record.info[_CHECKOUT]
-        self._out.discard(checkout)
-        self._lanes.abandon(checkout)
-        super()._return_conn(record)
-
-    def _close_connection(self, connection: object, *, terminate: bool = False) -> None:
-        """Nothing: it is the sandbox that closes."""
-
-    def cut_off(self) -> None:
-        """Make the connections that are still out useless."""
-        for checkout in list(self._out):
-            fairy = checkout.fairy() if checkout.fairy is not None else None
-            if fairy is not None and fairy.is_valid:
-                fairy.invalidate()
-                vars(fairy)["commit"] = self._lanes.refuse
-
-    def checkedout(self) -> int:
-        """Number of connections that are out."""
-        return len(self._out)
-
-    def status(self) -> str:
-        return f"SandboxPool  Connections checked out: {self.checkedout()}"
-
-    def dispose(self) -> None:
-        """Nothing: a test that disposes of the engine goes on in its sandbox."""
-
-    def recreate(self) -> SandboxPool:
-        return self
-
-
-class _CursorOfLane:
-    """The ``cursor`` method of a connection that the pool gave out."""
-
-    def __init__(self, raw: Any, lanes: Lanes, checkout: Checkout) -> None:
-        self.raw = raw
-        self.lanes = lanes
-        self.checkout = checkout
-
-    def __call__(self, *args: Any, **options: Any) -> Any:
-        self.lanes.touch(self.checkout)
-        return self.raw.cursor(*args, **options)
-
-
 def _refuse(name: str, engine: Engine) -> None:
     if isinstance(engine.pool, SandboxPool):
         raise SandboxError(
@@ -263,13 +173,6 @@ def _refuse(name: str, engine: Engine) -> None:
 
 def _is_autocommit(dialect: Dialect) -> bool:
     return getattr(dialect, "_on_connect_isolation_level", None) == "AUTOCOMMIT"
-
-
-def _checkout_of(proxied: object) -> Checkout | None:
-    if isinstance(proxied, PoolProxiedConnection):
-        checkout: Checkout | None = proxied.info.get(_CHECKOUT)
-        return checkout
-    return None
 
 
 def _root(engine: Engine) -> Engine:
@@ -297,7 +200,7 @@ def _lanes_installed(engine: Engine, lanes: Lanes, pinned: PinnedConnection) -> 
     had_events = "_has_events" in vars(root)
 
     def connected(connection: Connection) -> None:
-        checkout = _checkout_of(connection.connection)
+        checkout = checkout_of(connection.connection)
         if checkout is not None:
             checkout.connection = ref(connection)
 
@@ -334,21 +237,21 @@ def _replacements(dialect: Dialect, lanes: Lanes, pinned: PinnedConnection) -> d
     do_begin_twophase = dialect.do_begin_twophase
 
     def commit(connection: PoolProxiedConnection) -> None:
-        checkout = _checkout_of(connection)
+        checkout = checkout_of(connection)
         if checkout is None:
             do_commit(connection)
         else:
             lanes.commit(checkout)
 
     def rollback(connection: PoolProxiedConnection) -> None:
-        checkout = _checkout_of(connection)
+        checkout = checkout_of(connection)
         if checkout is None:
             do_rollback(connection)
         else:
             lanes.rollback(checkout)
 
     def begin_twophase(connection: Connection, xid: object) -> None:
-        if _checkout_of(connection.connection) is not None:
+        if checkout_of(connection.connection) is not None:
             raise SandboxError(
                 f"the database {lanes.database!r} is in a sandbox, where there is no two-phase "
                 "commit; give this test real commits instead of the sandbox"
@@ -375,7 +278,7 @@ def _executing(original: Callable[..., None], lanes: Lanes) -> Callable[..., Non
         context = rest[-1] if rest else None
         checkout = None
         if isinstance(context, ExecutionContext):
-            checkout = _checkout_of(context.root_connection.connection)
+            checkout = checkout_of(context.root_connection.connection)
         if checkout is None:
             original(cursor, statement, *rest)
         else:

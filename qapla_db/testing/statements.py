@@ -33,6 +33,10 @@ class Kind(Enum):
     def may_write(self) -> bool:
         return self in (Kind.WRITE, Kind.DEFINE, Kind.OTHER)
 
+    @property
+    def takes_turns(self) -> bool:
+        return self.may_write or self is Kind.LOCK
+
 
 @dataclass(frozen=True, slots=True)
 class Statement:

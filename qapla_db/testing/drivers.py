@@ -1,0 +1,218 @@
+"""How the drivers keep one connection in one transaction, and what their servers do."""
+
+from __future__ import annotations
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection, Engine
+
+from qapla_db.errors import SandboxError
+from qapla_db.testing.pinned import PinnedConnection
+from qapla_db.testing.statements import Kind
+
+__all__ = ["pin", "supports"]
+
+
+class _Psycopg(PinnedConnection):
+    failure_poisons = True
+    # of libpq
+    IDLE, ACTIVE, FAILED = 0, 1, 3
+
+    # the ones that are deferred by themselves, which SET CONSTRAINTS ALL has changed
+    DEFERRED = (
+        "SELECT string_agg(format('%I.%I', nspname, conname), ', ') FROM pg_catalog.pg_constraint "
+        "JOIN pg_catalog.pg_namespace AS n ON n.oid = connamespace "
+        "WHERE condeferred AND NOT pg_catalog.pg_is_other_temp_schema(connamespace)"
+    )
+
+    def __init__(self, connection: Connection) -> None:
+        super().__init__(connection)
+        self._deferred: str | None = None
+        self._defined = False
+        self._checked = False
+        self._all_immediate = False
+
+    def _take_over(self) -> None:
+        self._autocommit = self.raw.autocommit
+        if self._autocommit:
+            self.raw.autocommit = False
+
+    def _start(self) -> None:
+        """Nothing: the driver begins a transaction before the first statement."""
+
+    def _give_back(self) -> None:
+        self._abort()
+        if self._autocommit:
+            self.raw.autocommit = True
+
+    @property
+    def _status(self) -> int:
+        return int(self.raw.pgconn.transaction_status)
+
+    @property
+    def in_transaction(self) -> bool:
+        return self._status != self.IDLE
+
+    @property
+    def failed(self) -> bool:
+        return self._status == self.FAILED
+
+    @property
+    def lost(self) -> bool:
+        return bool(self.raw.closed)
+
+    def recover(self) -> None:
+        if self._status == self.ACTIVE:
+            self.raw.cancel_safe(timeout=5)
+            while self.raw.pgconn.get_result() is not None:
+                pass
+
+    def interrupt(self, engine: Engine) -> None:
+        self.raw.cancel_safe(timeout=5)
+
+    def run(self, *commands: str) -> None:
+        # one round trip; never prepared, for each is said once
+        self._cursor.execute("; ".join(commands), prepare=False)
+
+    def open(self, savepoint: str, *, read_only: bool) -> None:
+        # the server forgets READ ONLY at the end of the savepoint
+        self.run(f"SAVEPOINT {savepoint}", *(["SET TRANSACTION READ ONLY"] if read_only else []))
+
+    def commit(self, savepoint: str) -> None:
+        self.run("SET CONSTRAINTS ALL IMMEDIATE", f"RELEASE SAVEPOINT {savepoint}")
+        self._checked = self._all_immediate = True
+
+    def undo(self, savepoint: str) -> None:
+        super().undo(savepoint)
+        # a restoration made since then is undone with it
+        self._all_immediate = self._checked
+
+    def before(self, kind: Kind, *, read_only: bool) -> None:
+        self._defined = self._defined or kind is Kind.DEFINE
+        if self._all_immediate and kind.may_write and not read_only:
+            self._restore_deferred()
+
+    def _restore_deferred(self) -> None:
+        # with DDL, and its rollbacks, the answer changes from one time to the next
+        if self._deferred is None or self._defined:
+            self.run(self.DEFERRED)
+            # not fetchone(): the application chooses what a row is
+            names = self._cursor.pgresult.get_value(0, 0)
+            self._deferred = names.decode() if names else ""
+        if self._deferred:
+            self.run(f"SET CONSTRAINTS {self._deferred} DEFERRED")
+        self._all_immediate = False
+
+    def aborted(self) -> Exception:
+        error: Exception = self.dbapi.errors.InFailedSqlTransaction(
+            "current transaction is aborted, commands ignored until end of transaction block"
+        )
+        return error
+
+
+class _PyMySQL(PinnedConnection):
+    IN_TRANSACTION = 1  # bit of the server's status
+    READ_ONLY_TRANSACTION = 1792
+
+    def _take_over(self) -> None:
+        self._autocommit = self.raw.get_autocommit()
+        self.raw.autocommit(False)
+
+    def _start(self) -> None:
+        self.raw.begin()
+
+    def _give_back(self) -> None:
+        self._abort()
+        self.raw.autocommit(self._autocommit)
+
+    @property
+    def in_transaction(self) -> bool:
+        return bool(self.raw.server_status & self.IN_TRANSACTION)
+
+    @property
+    def lost(self) -> bool:
+        return not self.raw.open
+
+    def interrupt(self, engine: Engine) -> None:
+        with engine.connect() as connection:
+            connection.exec_driver_sql(f"KILL QUERY {int(self.raw.thread_id())}")
+
+    def before(self, kind: Kind, *, read_only: bool) -> None:
+        if read_only and kind in (Kind.WRITE, Kind.DEFINE):
+            # inside a transaction the server cannot be asked to do this
+            raise self.dbapi.OperationalError(
+                self.READ_ONLY_TRANSACTION, "Cannot execute statement in a READ ONLY transaction"
+            )
+
+
+class _SQLite(PinnedConnection):
+    one_at_a_time = True
+
+    def _take_over(self) -> None:
+        self._autocommit = getattr(self.raw, "autocommit", None)
+        if self._autocommit is False:
+            self.raw.autocommit = True
+        self._isolation_level = self.raw.isolation_level
+        if self._isolation_level is not None:
+            self.raw.isolation_level = None
+        (self._query_only,) = self.raw.execute("PRAGMA query_only").fetchone()
+        if self._query_only:
+            self.raw.execute("PRAGMA query_only = OFF")
+
+    def _start(self) -> None:
+        self.run("BEGIN")
+
+    def _give_back(self) -> None:
+        self._abort()
+        if self._query_only:
+            self.raw.execute("PRAGMA query_only = ON")
+        if self._isolation_level is not None:
+            self.raw.isolation_level = self._isolation_level
+        if self._autocommit is False:
+            self.raw.autocommit = False
+
+    @property
+    def in_transaction(self) -> bool:
+        return bool(self.raw.in_transaction)
+
+    @property
+    def lost(self) -> bool:
+        return False
+
+    def interrupt(self, engine: Engine) -> None:
+        self.raw.interrupt()
+
+    def before(self, kind: Kind, *, read_only: bool) -> None:
+        if read_only:
+            self.run("PRAGMA query_only = ON")
+
+    def after(self, *, read_only: bool) -> None:
+        if read_only:
+            self.run("PRAGMA query_only = OFF")
+
+
+_KINDS: dict[tuple[str, str], type[PinnedConnection]] = {
+    ("postgresql", "psycopg"): _Psycopg,
+    ("mysql", "pymysql"): _PyMySQL,
+    ("mariadb", "pymysql"): _PyMySQL,
+    ("sqlite", "pysqlite"): _SQLite,
+}
+
+
+def supports(dialect: sa.Dialect) -> bool:
+    """Tell whether a sandbox can be put around engines of this dialect and driver."""
+    return not dialect.is_async and (dialect.name, dialect.driver) in _KINDS
+
+
+def pin(connection: Connection, database: str) -> PinnedConnection:
+    """Take the driver connection of a SQLAlchemy connection, and begin on it.
+
+    :raises SandboxError: the connection is in a transaction already.
+    """
+    pinned = _KINDS[connection.dialect.name, connection.dialect.driver](connection)
+    if pinned.in_transaction:
+        raise SandboxError(
+            f"the database {database!r} has one connection and it is in a transaction already; "
+            "end that transaction before the sandbox begins"
+        )
+    pinned.begin()
+    return pinned
