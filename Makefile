@@ -3,6 +3,7 @@
 PYTHON ?= python3
 VENV ?= .venv
 CONSTRAINTS ?= constraints/newest.txt
+ROUNDS ?= 20
 BIN = $(VENV)/bin
 
 .PHONY: demo demo-check test lint types docs bench soak dist clean
@@ -30,8 +31,13 @@ docs: $(VENV)/.docs
 bench: $(VENV)/.test
 	$(BIN)/python -m benchmarks
 
+# the tests of faults, locks, workers and isolation, again and again
 soak: $(VENV)/.test
-	QAPLA_SOAK=1 $(BIN)/python -m pytest -m "soak or not soak" tests/faults tests/app
+	for round in $$(seq $(ROUNDS)); do \
+	    echo "round $$round of $(ROUNDS)"; \
+	    $(BIN)/python -m pytest -q tests/faults tests/tasks tests/testing tests/app \
+	        tests/migrations/test_lock.py tests/backends/test_embedded_server.py || exit 1; \
+	done
 
 dist: $(VENV)/.test
 	$(BIN)/python -m build --outdir dist

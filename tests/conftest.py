@@ -88,15 +88,6 @@ def _without(reason: str) -> NoReturn:
     pytest.skip(reason)
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Leave the long runs to ``make soak``."""
-    if not os.environ.get("QAPLA_SOAK"):
-        skip = pytest.mark.skip(reason="a long run: make soak")
-        for item in items:
-            if item.get_closest_marker("soak"):
-                item.add_marker(skip)
-
-
 @pytest.fixture
 def fresh_url(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[FreshURL]:
     """Give out URLs of databases that do not exist yet; they are dropped at the end.
