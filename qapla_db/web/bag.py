@@ -76,10 +76,7 @@ class Bag:
             while self.inner:
                 self.inner.pop().end(None)
             while self.opened:
-                request, session = self.opened.pop()
-                # a request is cyclic garbage, and would keep the session until that is collected
-                request.__dict__.pop(session.database_name, None)
-                session.abandon()
+                self.opened.pop()[1].abandon()
         finally:
             if self.inner or self.opened:
                 self.close()

@@ -92,4 +92,4 @@ class ConfiguredHost:
             try:
                 database.close()
             except Exception:
-                log.exception("%r could not be closed", database)
+                log.exception("the database %r could not be closed", database.name)

@@ -17,6 +17,7 @@ from webtest import TestApp
 
 from qapla_db.errors import (
     AlreadyPrepared,
+    Closed,
     ConfigurationError,
     InvalidArgument,
     SettingInvalid,
@@ -221,6 +222,26 @@ def test_engines_are_closed_with_the_registry(urls: URLs) -> None:
 
 
 _MY_PID = "SELECT pg_backend_pid()"
+
+
+@SQLITE
+def test_one_engine_that_cannot_be_closed(
+    config: Configurator, caplog: pytest.LogCaptureFixture
+) -> None:
+    """When closing one database fails, that is logged and the others are closed."""
+
+    def fail(engine: sa.Engine) -> None:
+        raise LookupError
+
+    host = config.registry["qapla_db"]
+    main, audit = host.dbs["main"], host.dbs["audit"]
+    sa.event.listen(audit.engine, "engine_disposed", fail)
+    host.close()
+    assert ["the database 'audit' could not be closed"] == [
+        record.message for record in caplog.records
+    ]
+    with pytest.raises(Closed):
+        main.engine  # noqa: B018
 
 
 @SQLITE

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from collections.abc import Callable
 from typing import Any
 
@@ -268,6 +270,42 @@ def test_a_session_kept_beyond_its_request_is_of_no_use(make_site: MakeSite) -> 
     site.client().get("/home")
     with pytest.raises(sa.exc.InvalidRequestError):
         kept[0].execute(sa.select(Note))
+    assert NOTHING_OUT == site.checked_out()
+
+
+def test_a_session_does_not_wait_for_the_garbage_collector(make_site: MakeSite) -> None:
+    """A session goes away with its request, at once."""
+    seen: list[weakref.ref[Any]] = []
+
+    def view(request: Any) -> Response:
+        request.main.scalar(sa.select(1))
+        seen.append(weakref.ref(request.main))
+        return Response("ok")
+
+    client = make_site(views(home=view)).client()
+    gc.disable()
+    try:
+        client.get("/home")
+        assert [None] == [reference() for reference in seen]
+    finally:
+        gc.enable()
+
+
+def test_an_interrupted_end_closes_the_others(make_site: MakeSite) -> None:
+    """A Ctrl-C in the rollback of one session still closes the session of the other database."""
+
+    def view(request: Any) -> Response:
+        write(request, name="main")
+        write(request, name="audit")
+        return Response("ok")
+
+    def interrupt(connection: sa.Connection) -> None:
+        raise KeyboardInterrupt
+
+    site = make_site(views(home=view))
+    sa.event.listen(site.dbs["audit"].engine, "rollback", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        site.client().get("/home")
     assert NOTHING_OUT == site.checked_out()
 
 

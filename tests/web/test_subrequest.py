@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -160,6 +161,24 @@ def test_a_subrequest_opens_nothing_after_everything(make_site: MakeSite) -> Non
     with pytest.raises(RequestEnded):
         site.client().get("/outer")
     assert NOTHING_OUT == site.checked_out()
+
+
+def test_a_subrequest_of_a_request_that_ends(make_site: MakeSite) -> None:
+    """A subrequest made when a prepared request is at its end keeps no session, streamed or not."""
+
+    def at_the_end(request: Any) -> None:
+        router.invoke_subrequest(Request.blank("/stream"))
+
+    site = make_site(views(stream=_stream_what_the_view_opened))
+    router: Any = site.make_wsgi_app()
+    gc.disable()  # it would hide a session that nobody closes
+    try:
+        with prepare(registry=router.registry) as env:
+            env["request"].main.scalar(sa.select(1))
+            env["request"].add_finished_callback(at_the_end)
+        assert NOTHING_OUT == site.checked_out()
+    finally:
+        gc.enable()
 
 
 def test_a_copied_request_has_its_own_session(make_site: MakeSite) -> None:

@@ -218,6 +218,23 @@ def test_a_subrequest_is_judged_by_its_own_end(
     assert "(route 'inner')" in warning
 
 
+def test_the_stream_of_a_subrequest_is_judged(
+    make_site: MakeSite, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A streamed subrequest that forgot to commit is named when its stream has been sent."""
+
+    def inner(request: Any) -> Response:
+        write(request)
+        return Response(app_iter=iter([b"one"]))
+
+    def outer(request: Any) -> Response:
+        return request.invoke_subrequest(Request.blank("/inner"))
+
+    make_site(views(outer=outer, inner=inner)).client().get("/outer")
+    (warning,) = _warnings(caplog)
+    assert "(route 'inner')" in warning
+
+
 def test_a_view_without_a_route_is_named(
     make_site: MakeSite, caplog: pytest.LogCaptureFixture
 ) -> None:
