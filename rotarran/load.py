@@ -21,14 +21,19 @@ def airport_rows() -> Iterator[dict[str, Any]]:
         yield {
             "code": airport["icao"],
             "iata": airport["iata"],
-            "name": airport["name"],
-            "city": airport["city"],
+            "name": printable(airport["name"]),
+            "city": printable(airport["city"]),
             "country": airport["country"],
             "elevation": airport["elevation"],
             "latitude": airport["lat"],
             "longitude": airport["lon"],
             "timezone": airport["tz"],
         }
+
+
+def printable(text: str) -> str:
+    """Return a text without what cannot be printed, such as a soft hyphen, and trimmed."""
+    return "".join(character for character in text if character.isprintable()).strip()
 
 
 def load_airports(database: Database) -> int:

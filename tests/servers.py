@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import pwd
 import shutil
 import subprocess
 import tempfile
@@ -123,6 +122,8 @@ def redis() -> Iterator[str | None]:
 
 
 def _service_user(home: Path, name: str) -> str:
+    import pwd  # only Unix has it
+
     if os.geteuid() != 0:
         return pwd.getpwuid(os.geteuid()).pw_name
     os.chown(home, pwd.getpwnam(name).pw_uid, -1)

@@ -70,12 +70,14 @@ def current(database: Database) -> tuple[str, ...]:
     return tuple(sorted(heads))
 
 
-def recreate(database: Database) -> None:
-    """Drop a test database, create it again and migrate it.
+def recreate(database: Database, *, confirm: str | None = None) -> None:
+    """Drop a database, create it again and migrate it.
 
     Other names of the same database are migrated too, for their tables were
     dropped with it.
 
+    :param confirm: the name of this database, from a caller who means it; not
+        needed for a test database of an application prepared for tests.
     :raises Refused: it could be somebody's data; see :meth:`Database.drop`.
     :raises MigrationError: its migrations directory is not there, or a test's
         sandbox is on.
@@ -88,7 +90,7 @@ def recreate(database: Database) -> None:
             f"the database {database.name!r} is in the sandbox of a test and cannot be made anew; "
             "call recreate() outside of the sandbox"
         )
-    database.drop()
+    database.drop(confirm=confirm)
     database.create()
     for one in databases:
         one.dispose()

@@ -250,12 +250,14 @@ def prepare(host: Host, is_test: bool | None) -> None:
 
     :raises AlreadyPrepared: it is prepared for something else than was asked for.
     """
-    if host.endpoint is None:
+    # a host of another make may prepare itself, and tell nobody what for
+    endpoint = getattr(host, "endpoint", None)
+    if endpoint is None and hasattr(host, "prepare"):
         host.prepare("tests" if is_test else "command")
-    elif is_test is not None and is_test != (host.endpoint == "tests"):
+    elif is_test is not None and is_test != (endpoint == "tests"):
         raise AlreadyPrepared(
             f"is_test={str(is_test).lower()} was asked for, but {type(host).__name__} is prepared "
-            f"for {host.endpoint!r} in this process; leave is_test out to migrate the databases "
+            f"for {endpoint!r} in this process; leave is_test out to migrate the databases "
             "that it is prepared for, or run alembic in a process of its own"
         )
 

@@ -31,8 +31,9 @@ class BaseApplicationFixture:
             def test_session(self, dbsession): ...
 
     Once a run every database of the application is dropped, created and
-    migrated. Each test runs in a sandbox: what it commits, by whatever session
-    or connection of the application, is gone at its end.
+    migrated. Each test runs in a sandbox, whether it names a fixture or not:
+    what it commits, by whatever session or connection of the application, is
+    gone at its end.
     """
 
     APP_CLASS: ClassVar[type[DatabaseApplication]]
@@ -76,12 +77,10 @@ class BaseApplicationFixture:
         return qapla_db_run.prepare(cls.make_application())
 
     @pytest.fixture(autouse=True)
-    def _qapla_db_sandbox(self, request: pytest.FixtureRequest) -> Iterator[None]:
+    def _qapla_db_sandbox(self, application: DatabaseApplication) -> Iterator[None]:
         with ExitStack() as stack:
-            if "application" in request.fixturenames:
-                application = request.getfixturevalue("application")
-                for database in application.dbs.values():
-                    stack.enter_context(sandbox(database))
+            for database in application.dbs.values():
+                stack.enter_context(sandbox(database))
             yield
 
     @pytest.fixture
@@ -112,17 +111,22 @@ class TestRun:
     __test__ = False
 
     def __init__(self) -> None:
-        self._prepared: list[DatabaseApplication] = []
+        self._prepared: dict[DatabaseApplication, Exception | None] = {}
 
     def prepare(self, application: DatabaseApplication) -> DatabaseApplication:
-        """Prepare an application for tests and make its databases anew, at the first call."""
+        """Prepare an application for tests and make its databases anew, at the first call.
+
+        :raises Exception: what went wrong at the first call.
+        """
         if application not in self._prepared:
-            application.run_tests()
-            for database in application.dbs.values():
-                database.check_droppable()
-            for database in application.dbs.values():
-                recreate(database)
-            self._prepared.append(application)
+            self._prepared[application] = None
+            try:
+                _make_anew(application)
+            except Exception as error:
+                self._prepared[application] = error
+        error = self._prepared[application]
+        if error is not None:
+            raise error
         return application
 
     def close(self) -> None:
@@ -130,3 +134,11 @@ class TestRun:
         with ExitStack() as stack:
             for application in self._prepared:
                 stack.callback(application.close)
+
+
+def _make_anew(application: DatabaseApplication) -> None:
+    application.run_tests()
+    for database in application.dbs.values():
+        database.check_droppable()
+    for database in application.dbs.values():
+        recreate(database)

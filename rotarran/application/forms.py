@@ -11,6 +11,7 @@ from pyramid.httpexceptions import HTTPBadRequest
 LAST_PAGE = 1_000_000
 LENGTHS = {"name": 120, "city": 120}
 ELEVATION = (-2_000.0, 30_000.0)
+LARGEST = 2**31 - 1
 
 
 def page_number(value: str) -> int:
@@ -43,6 +44,14 @@ def number(field: str, value: object) -> float:
     return result
 
 
+def whole_number(field: str, value: object) -> int:
+    """Return a whole number."""
+    result = number(field, value)
+    if not result.is_integer() or abs(result) > LARGEST:
+        raise HTTPBadRequest(f"{field} must be a whole number")
+    return int(result)
+
+
 def airport_changes(values: Mapping[str, Any]) -> tuple[int, dict[str, Any]]:
     """Return the version that was edited, and the new values of the airport's fields."""
     unknown = sorted(set(values) - {*LENGTHS, "elevation", "version"})
@@ -61,4 +70,4 @@ def airport_changes(values: Mapping[str, Any]) -> tuple[int, dict[str, Any]]:
         changes["elevation"] = number("elevation", values["elevation"])
         if not ELEVATION[0] <= changes["elevation"] <= ELEVATION[1]:
             raise HTTPBadRequest("elevation must lie between {:g} and {:g} feet".format(*ELEVATION))
-    return int(number("version", values["version"])), changes
+    return whole_number("version", values["version"]), changes

@@ -20,6 +20,7 @@ from qapla_db.testing import BaseApplicationFixture
 from rotarran import main
 from rotarran.application.app import RotarranApplication
 from rotarran.application.db import Airport, Event, Neighbour
+from rotarran.application.forms import airport_changes
 from rotarran.load import airport_rows
 from rotarran.tasks import celery, compute_neighbours, great_circle
 
@@ -166,6 +167,8 @@ class TestEdit(RotarranFixture):
             ({"elevation": 1e300}, "elevation must lie between"),
             ({"elevation": 10**400}, "elevation must be a number"),
             ({"version": "x"}, "version must be a number"),
+            ({"version": 1.5}, "version must be a whole number"),
+            ({"version": 1e300}, "version must be a whole number"),
             ({"latitude": 0}, "unknown fields: latitude"),
         ],
     )
@@ -185,6 +188,12 @@ class TestEdit(RotarranFixture):
         """An edit says which state it edits."""
         answer = web.post_json("/api/airports/EPWA", {"name": "x"}, status=400)
         assert "version is missing" in answer.json["detail"]
+
+    def test_every_airport_can_be_edited(self) -> None:
+        """What is loaded passes the checks of the form."""
+        for row in airport_rows():
+            values = {field: row[field] for field in ("name", "city", "elevation")}
+            assert (1, values) == airport_changes({"version": "1", **values})
 
     def test_unknown_airport(self, web: TestApp) -> None:
         """What does not exist is not edited."""

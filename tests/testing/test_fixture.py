@@ -131,8 +131,11 @@ def test_isolation(project: pytest.Pytester) -> None:
                 assert application is one
                 assert settings is one.settings and paths is one.paths
 
-            def test_without_a_database(self):
-                pass
+            @pytest.mark.parametrize("again", range(2))
+            def test_that_names_no_fixture(self, again):
+                christen("unseen")
+                with one.dbs["main"].session() as session:
+                    assert ["unseen"] == [ship.name for ship in session.query(Ship)]
 
 
         class TestTwo(BaseApplicationFixture):
@@ -149,7 +152,7 @@ def test_isolation(project: pytest.Pytester) -> None:
                 assert ["audit"] == [ship.name for ship in dbsession.query(Ship)]
         """,
     )
-    result.assert_outcomes(passed=8)
+    result.assert_outcomes(passed=9)
     for name in ("one_main", "two_main", "two_audit"):
         with sqlite3.connect(project.path / f"{name}_test.sqlite3") as connection:
             assert (0,) == connection.execute("SELECT count(*) FROM ship").fetchone()
