@@ -73,11 +73,11 @@ def refuse_unsuitable(target: object) -> None:
 
 
 def _is_celery_task(target: object) -> bool:
-    # by type and without an import: a look at a lazy task's attributes would register it too early
+    # without an import, and before a look at its attributes would register a lazy task too early
     local, task = sys.modules.get("celery.local"), sys.modules.get("celery.app.task")
-    if local is not None and issubclass(type(target), local.Proxy):
+    if local is not None and isinstance(target, local.Proxy):
         return True
-    return task is not None and issubclass(type(target), task.Task)
+    return task is not None and isinstance(target, task.Task)
 
 
 def take_slot(function: Callable[..., Any], app: object, database: str, parameter: str) -> Slot:

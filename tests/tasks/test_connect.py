@@ -196,8 +196,9 @@ def test_a_worker_in_a_thread_uses_what_is_prepared(home: Path) -> None:
         url = {f"sqlite:///{home / 'main.sqlite3'}"!r}
         app.prepare("tests", {{"db:main:url": url, "db:audit:url": url}})
         Main.metadata.create_all(app.dbs["main"].engine)
-        with start_worker(celery, perform_ping_check=False):
+        with start_worker(celery, perform_ping_check=False) as worker:
             number = store.delay("me", "hello").get(timeout=20)
+            worker.stop()
         with app.dbs["main"].session() as session:
             print(app.phase, app.endpoint, session.get_one(Note, number).text)
     """
