@@ -341,6 +341,7 @@ def test_sqlite_file(tmp_path: Path) -> None:
             session.commit()
             session.execute(sa.text("INSERT INTO t VALUES (1)"))
             assert database.drop(confirm="main")
+            session.invalidate()  # its pool is gone and would not close it
         assert [] == list(file.parent.iterdir())
         assert not database.exists()
         with database.session() as session:
