@@ -57,7 +57,8 @@ def environment(home: Path, urls: Mapping[str, sa.URL], **more: str) -> dict[str
         f"QAPLA_DB_{name.upper()}_URL": url.render_as_string(hide_password=False)
         for name, url in urls.items()
     }
-    return {**os.environ, "PYTHONPATH": str(ROOT), "TASKS_HOME": str(home), **found, **more}
+    path = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
+    return {**os.environ, "PYTHONPATH": path, "TASKS_HOME": str(home), **found, **more}
 
 
 def celery_command(*arguments: str, app: str = CELERY) -> list[str]:
