@@ -88,7 +88,7 @@ class _Psycopg(PinnedConnection):
 
     def before(self, kind: Kind, *, read_only: bool) -> None:
         self._defined = self._defined or kind is Kind.DEFINE
-        if self._all_immediate and kind.may_write and not read_only:
+        if self._all_immediate and kind.may_write:
             self._restore_deferred()
 
     def _restore_deferred(self) -> None:
@@ -147,13 +147,18 @@ class _PyMySQL(PinnedConnection):
 class _SQLite(PinnedConnection):
     one_at_a_time = True
 
+    def __init__(self, connection: Connection) -> None:
+        super().__init__(connection)
+        # a mode of the driver since Python 3.12
+        self._always_in_transaction = getattr(self.raw, "autocommit", None) is False
+
+    @property
+    def is_busy(self) -> bool:
+        return self.in_transaction and not self._always_in_transaction
+
     def _take_over(self) -> None:
-        self._autocommit = getattr(self.raw, "autocommit", None)
-        if self._autocommit is False:
+        if self._always_in_transaction:
             self.raw.autocommit = True
-        self._isolation_level = self.raw.isolation_level
-        if self._isolation_level is not None:
-            self.raw.isolation_level = None
         (self._query_only,) = self.raw.execute("PRAGMA query_only").fetchone()
         if self._query_only:
             self.raw.execute("PRAGMA query_only = OFF")
@@ -165,9 +170,7 @@ class _SQLite(PinnedConnection):
         self._abort()
         if self._query_only:
             self.raw.execute("PRAGMA query_only = ON")
-        if self._isolation_level is not None:
-            self.raw.isolation_level = self._isolation_level
-        if self._autocommit is False:
+        if self._always_in_transaction:
             self.raw.autocommit = False
 
     @property
@@ -209,7 +212,7 @@ def pin(connection: Connection, database: str) -> PinnedConnection:
     :raises SandboxError: the connection is in a transaction already.
     """
     pinned = _KINDS[connection.dialect.name, connection.dialect.driver](connection)
-    if pinned.in_transaction:
+    if pinned.is_busy:
         raise SandboxError(
             f"the database {database!r} has one connection and it is in a transaction already; "
             "end that transaction before the sandbox begins"

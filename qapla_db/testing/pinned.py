@@ -83,6 +83,11 @@ class PinnedConnection(ABC):
         """Whether the outer transaction, or another, is open."""
 
     @property
+    def is_busy(self) -> bool:
+        """Whether somebody is in a transaction on it, before :meth:`begin`."""
+        return self.in_transaction
+
+    @property
     @abstractmethod
     def lost(self) -> bool:
         """Whether the connection to the server is gone."""

@@ -178,13 +178,10 @@ class Savepoints:
     # --- failures
 
     def rewind(self, lane: Lane) -> None:
-        """After a failed statement: go back as far as the lane at least will have to."""
+        """After a failed statement of the topmost lane: go back as far as it will have to."""
         innermost = lane.nested[-1][1] if lane.nested else lane.savepoint
         with self._intact():
             self._pinned.run(f"ROLLBACK TO SAVEPOINT {innermost}")
-        above = self._above(lane)
-        if above:
-            self._cut(above[0])
         lane.failed = True
 
     def settle(self) -> None:
@@ -205,7 +202,6 @@ class Savepoints:
         self.broken = self.broken or self.ended_by(by)
         for lane in self._stack:
             lane.savepoint = None
-            lane.wrote = False
             lane.nested.clear()
         self._stack.clear()
         self.writes += 1

@@ -82,6 +82,8 @@ def test_a_real_commit_and_work_by_the_driver_after_it(world: World) -> None:
             with pytest.raises(SandboxBroken):
                 session.commit()
             raw.close()
+        world.add("after")
+        assert ["after", "one"] == world.names()
     assert ["one"] == world.really()
     world.wipe()
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import signal
+import sys
 from typing import Any
 
 import pytest
@@ -76,6 +77,36 @@ def test_engines_of_all_kinds(world: World, options: dict[str, Any]) -> None:
         assert ["one"] == world.really()
         world.wipe()
     other.engine.dispose()
+
+
+@pytest.mark.parametrize(
+    "connect_args",
+    [
+        {},
+        pytest.param(
+            {"autocommit": False},
+            marks=pytest.mark.skipif(sys.version_info < (3, 12), reason="a mode of Python 3.12"),
+        ),
+    ],
+)
+def test_sqlite_with_transactions_of_the_driver(
+    sqlite: World, connect_args: dict[str, Any]
+) -> None:
+    """An engine that leaves transactions to the driver is isolated as well."""
+    engine = sa.create_engine(sqlite.engine.url, connect_args=connect_args)
+    other = World("sqlite", "main", engine, sqlite.outside)
+    for _ in range(2):
+        with sandbox(other):
+            other.add("first")
+            with other.session() as session:
+                session.add(Item(name="undone"))
+                session.flush()
+            assert ["first"] == other.names()
+        assert [] == sqlite.really()
+    other.add("for good")
+    assert ["for good"] == sqlite.really()
+    sqlite.wipe()
+    engine.dispose()
 
 
 def test_engines_that_share_the_pool(world: World) -> None:
@@ -223,6 +254,7 @@ def test_a_failure_on_a_cursor_of_the_driver(postgresql: World) -> None:
         with postgresql.session() as session:
             with pytest.raises(Exception, match="no_such"):
                 session.connection().connection.cursor().execute("SELECT no_such")
+            assert ["before"] == postgresql.names()
             session.rollback()
             session.add(Item(name="after"))
             session.commit()

@@ -119,6 +119,8 @@ def test_deferred_constraints_surface_at_a_commit(postgresql: World) -> None:
 def test_constraints_are_deferred_again_after_a_commit(postgresql: World, undo: bool) -> None:
     """Later transactions may violate a deferred constraint for a while, and no other."""
     with sandbox(postgresql):
+        postgresql.add("before")
+        postgresql.add("there are such constraints")
         with postgresql.engine.begin() as connection:
             connection.exec_driver_sql(DEFERRED)
         for number in (1, 2):
