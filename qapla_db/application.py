@@ -316,7 +316,8 @@ class DatabaseMixin:
         :raises InvalidArgument: a name is taken or is not a Python name.
         """
         registered: Databases = self.__dict__.setdefault("_dbs", Databases())
-        for database in databases:
+        given: list[object] = list(databases) if isinstance(databases, Iterable) else [None]
+        for database in given:
             if not isinstance(database, Database):
                 raise Misuse(
                     f"add_database_app() takes a list of Database, not {database!r}; "

@@ -86,6 +86,18 @@ class Settings(StringDict):  # type: ignore[misc]
 
         return _REFERENCE.sub(replace, value)
 
+    def put(self, values: Mapping[str, Any]) -> frozenset[str]:
+        """Set values that may come from an ``.ini`` file, with dots in their keys.
+
+        :returns: the keys that were set.
+        """
+        whole, items = from_ini(values)
+        for key, value in whole.items():
+            self[key] = value
+        for key, named in items.items():
+            self[key] = {**_mapping(self, key), **named}
+        return frozenset({*whole, *items})
+
     def __repr__(self) -> str:
         return f"<Settings: {', '.join(sorted(map(str, self)))}>"
 
@@ -117,6 +129,12 @@ class DatabaseSettings:
     def address(self) -> str:
         """The URL without its password, for people."""
         return safe_url(self.url)
+
+    @property
+    def connect_args(self) -> Mapping[str, Any]:
+        """The user's arguments of the driver's ``connect()``."""
+        found = self.options.get("connect_args") or {}
+        return found if isinstance(found, Mapping) else {}
 
     @property
     def identity(self) -> tuple[str, str]:
@@ -158,12 +176,7 @@ def load_settings(
                 f"{package.replace('.', '/')}/{name}.py with make_settings(settings, paths), "
                 "or name another package in the application's settings_package"
             )
-    given, items = from_ini(passed or {})
-    for key, value in given.items():
-        settings[key] = value
-    for key, named in items.items():
-        settings[key] = {**_mapping(settings, key), **named}
-    return LoadedSettings(settings, paths, endpoint, frozenset({*given, *items}))
+    return LoadedSettings(settings, paths, endpoint, settings.put(passed or {}))
 
 
 def _find_module(package: str, name: str) -> ModuleType | None:
@@ -303,16 +316,36 @@ def refuse_unless_test_database(
     name = tests.backend.name_of(tests.url)
     advice = f"Give {tests.source!r} a database of its own in settings/tests.py"
     for endpoint, other in others:
-        if other.identity == tests.identity:
+        if other.identity == tests.identity or _may_be_one(tests, other):
             raise Refused(
                 f"the tests of the database {tests.name!r} would drop {tests.address}, which is "
-                f"the database that {endpoint!r} uses as {other.name!r} ({other.source!r}). "
-                f"{advice}, "
-                f"named e.g. {name}_test"
+                f"the database that {endpoint!r} uses as {other.name!r} ({other.source!r}), or "
+                f"cannot be told from it. {advice}, named e.g. {name}_test"
             )
+    if {"dbname", "database", "db"} & set(tests.connect_args):
+        raise Refused(
+            f"the tests of the database {tests.name!r} would drop {tests.address}, but "
+            f"'connect_args' in 'db:{tests.name}:options' names a database too; name it in "
+            f"{tests.source!r} alone"
+        )
     if "test" not in re.split(r"[_-]", name.lower()):
         raise Refused(
             f"the tests of the database {tests.name!r} would drop {tests.address}, whose name "
             f"{name!r} has no part 'test' between '_', '-' or its ends. {advice}, "
             f"named e.g. {name}_test"
         )
+
+
+def _may_be_one(one: DatabaseSettings, other: DatabaseSettings) -> bool:
+    """Tell whether two databases of one name cannot be proved to be on two servers."""
+    if _final_name(one) != _final_name(other):
+        return False
+    return not all(
+        settings.backend.is_plain(settings.url, settings.connect_args) for settings in (one, other)
+    )
+
+
+def _final_name(settings: DatabaseSettings) -> str:
+    args = settings.connect_args
+    given = args.get("dbname") or args.get("database") or args.get("db")
+    return str(given or settings.backend.name_of(settings.url)).lower()

@@ -576,3 +576,59 @@ def test_errors_have_one_root() -> None:
         read("nosuch://")
     with pytest.raises(ValueError, match="nosuch"):
         read("nosuch://")
+
+
+@pytest.mark.parametrize(
+    ("tests", "options", "environment"),
+    [
+        ("postgresql://other.example/crew_test?host=/tmp/pg", {}, {}),
+        ("postgresql://other.example/crew_test?hostaddr=127.0.0.1", {}, {}),
+        ("postgresql:///crew_test?host=/none,/tmp/pg", {}, {}),
+        ("postgresql:///crew_test?service=crew", {}, {}),
+        ("postgresql:///crew_test", {}, {"PGHOST": "/tmp/pg"}),
+        ("postgresql://other.example/crew_test", {}, {"PGPORT": "6000"}),
+        ("postgresql://other.example:1/crew_test", {"host": "/tmp/pg"}, {}),
+        ("postgresql://other.example:1/new_test", {"dbname": "crew_test"}, {}),
+        ("mysql://other.example/crew_test?read_default_file=my.cnf", {}, {}),
+    ],
+)
+def test_database_that_cannot_be_told_from_another(
+    tests: str,
+    options: dict[str, str],
+    environment: dict[str, str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A test database that the driver may find elsewhere than its URL says is refused."""
+    for name, value in environment.items():
+        monkeypatch.setenv(name, value)
+    dialect = tests.partition(":")[0]
+    ours = {"db:main:url": tests, "db:main:options": {"connect_args": options}}
+    theirs = {"db:main:url": f"{dialect}://localhost:9/crew_test"}
+    with pytest.raises(Refused, match="'main'"):
+        refuse_unless_test_database(
+            database_settings(ours, "main", environ={}),
+            [("wsgi", database_settings(theirs, "main", environ={}))],
+        )
+
+
+def test_file_that_only_looks_like_memory() -> None:
+    """mode=memory without uri=true opens the file, so the file is protected."""
+    settings = {"db:main:url": "sqlite:////var/lib/shop.db?mode=memory"}
+    with pytest.raises(Refused, match="'shop'"):
+        refuse_unless_test_database(database_settings(settings, "main", environ={}), [])
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "postgresql://u:a@s3cr3t?b@db.example/name",
+        "postgresql://u:ab@c?s3cr3t=x@h/db",
+        "postgresql:///u:s3cr3t@db.example/name",
+        "postgresql:///host=h password=s3cr3t",
+    ],
+)
+def test_password_in_a_wrong_place(url: str) -> None:
+    """A URL in which a part of the password became something else is refused and not shown."""
+    with pytest.raises(SettingInvalid) as caught:
+        database_settings({"db:main:url": url}, "main", environ={})
+    assert "s3cr3t" not in "".join(traceback.format_exception(caught.value))

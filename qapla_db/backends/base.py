@@ -134,6 +134,14 @@ class Backend(ABC):
             host, _, port = host.partition(":")
         return host, url.port or (int(port) if port.isdecimal() else self.default_port)
 
+    def is_plain(self, url: sa.URL, connect_args: Mapping[str, Any]) -> bool:
+        """Tell whether the URL alone says which server and database are meant.
+
+        The query of a URL, the driver's own arguments, its configuration files
+        and its environment can lead elsewhere.
+        """
+        return True
+
     def name_of(self, url: sa.URL) -> str:
         """Return the database's name on its server, for people and for safety rules."""
         return url.database or ""
@@ -203,6 +211,7 @@ class Backend(ABC):
         self.install(engine)
         note = f"database {label!r} at {safe_url(url)}, from {key!r}"
         event.listen(engine, "handle_error", _ErrorMap(self, note))
+        event.listen(engine, "do_connect", _Connect(label, key))
         return engine
 
     def install(self, engine: Engine) -> None:  # noqa: B027
@@ -285,6 +294,28 @@ class Backend(ABC):
         :param connection: the driver's, or the pool's record of it where the
             driver's allows no weak references.
         """
+
+
+class _Connect:
+    """Listener: connects, and says where a keyword is from that the driver does not take."""
+
+    def __init__(self, label: str, key: str) -> None:
+        self.label = label
+        self.key = key
+
+    def __call__(
+        self, dialect: sa.Dialect, record: object, arguments: Any, keywords: dict[str, Any]
+    ) -> Any:
+        try:
+            return dialect.connect(*arguments, **keywords)
+        except TypeError as error:
+            problem = str(error)
+        # outside the handler: the chained error's frames would show the password to a debugger
+        raise SettingInvalid(
+            f"the driver of the database {self.label!r} cannot be called: {problem}; correct the "
+            f"query of {self.key!r} or 'connect_args' in 'db:{self.label}:options'",
+            key=self.key,
+        )
 
 
 class _ErrorMap:

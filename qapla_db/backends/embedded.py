@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import sqlalchemy as sa
 
@@ -56,6 +57,9 @@ class EmbeddedBackend(PostgreSQLBackend):
     def maintenance_url(self, url: sa.URL) -> sa.URL | None:
         other = "template1" if self.name_of(url) == "postgres" else "postgres"
         return url.update_query_dict({"database": other})
+
+    def is_plain(self, url: sa.URL, connect_args: Mapping[str, Any]) -> bool:
+        return not {"dbname", "host", "hostaddr", "port", "service"} & set(connect_args)
 
     def identity(self, url: sa.URL) -> tuple[str, str]:
         if url.drivername.partition("+")[0] != "embedded":

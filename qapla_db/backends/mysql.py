@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import sqlalchemy as sa
@@ -79,6 +80,10 @@ class MySQLBackend(Backend):
     def host_and_port(self, url: sa.URL) -> tuple[str, int]:
         socket = one_value(url.query.get("unix_socket"))
         return (socket, self.default_port) if socket else super().host_and_port(url)
+
+    def is_plain(self, url: sa.URL, connect_args: Mapping[str, Any]) -> bool:
+        elsewhere = {"database", "db", "host", "port", "read_default_file", "read_default_group"}
+        return not elsewhere & {*url.query, *connect_args} and "unix_socket" not in connect_args
 
     def exists(
         self, url: sa.URL, maintenance: sa.URL | None, connect_args: ConnectArgs = None

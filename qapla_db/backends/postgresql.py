@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import stat
 import time
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 import sqlalchemy as sa
@@ -60,6 +61,17 @@ class PostgreSQLBackend(Backend):
 
     def install(self, engine: Engine) -> None:
         event.listen(engine, "begin", _begin)
+
+    def is_plain(self, url: sa.URL, connect_args: Mapping[str, Any]) -> bool:
+        elsewhere = {"dbname", "host", "hostaddr", "port", "service", "servicefile"}
+        socket = url.query.get("host")
+        by_socket = isinstance(socket, str) and socket.startswith("/") and "," not in socket
+        asked = set(url.query) - ({"host", "port"} if by_socket and not url.host else set())
+        if elsewhere & {*asked, *connect_args} or "PGHOSTADDR" in os.environ:
+            return False
+        if by_socket or (url.host and url.port):
+            return True
+        return not any(name in os.environ for name in ("PGHOST", "PGPORT", "PGSERVICE"))
 
     def read_only_options(self) -> dict[str, Any]:
         # the driver says BEGIN READ ONLY: no round trip of its own

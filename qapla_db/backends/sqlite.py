@@ -12,6 +12,7 @@ import os
 import sys
 import threading
 import weakref
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -20,6 +21,7 @@ from sqlalchemy import event, pool
 from sqlalchemy.engine import Connection, Engine
 from sqlalchemy.pool import PoolProxiedConnection
 
+from qapla_db.backends.address import one_value, safe_url
 from qapla_db.backends.base import (
     READ_ONLY,
     Backend,
@@ -27,7 +29,7 @@ from qapla_db.backends.base import (
     is_autocommit,
     is_sandboxed,
 )
-from qapla_db.errors import SessionConflict
+from qapla_db.errors import InvalidArgument, SessionConflict
 
 __all__ = ["SQLiteBackend"]
 
@@ -38,6 +40,8 @@ _FILE_WAYS = (
 )
 _MEMORY_WAYS = "lend the first session, or close it"
 _LIBRARIES = ("sqlalchemy.", "qapla_db.", "contextlib")
+
+_TRUE = ("1", "true", "yes", "on")
 
 
 class SQLiteBackend(Backend):
@@ -77,8 +81,23 @@ class SQLiteBackend(Backend):
         return ":memory:" if self.is_volatile(url) else _path(url).name.partition(".")[0]
 
     def is_volatile(self, url: sa.URL) -> bool:
-        in_memory = (url.database or "") in ("", ":memory:", "file::memory:")
-        return in_memory or url.query.get("mode") == "memory"
+        database = url.database or ""
+        if database in ("", ":memory:"):
+            return True
+        # the driver reads the query for a file: name alone, and only with uri=true
+        is_uri = database.startswith("file:") and one_value(url.query.get("uri")).lower() in _TRUE
+        return is_uri and (database == "file::memory:" or url.query.get("mode") == "memory")
+
+    def complete(self, url: sa.URL) -> sa.URL:
+        if url.host:
+            raise InvalidArgument(
+                f"{safe_url(url)!r} has two slashes where SQLite has three before a relative "
+                "file and four before an absolute one: sqlite:///FILE"
+            )
+        return super().complete(url)
+
+    def is_plain(self, url: sa.URL, connect_args: Mapping[str, Any]) -> bool:
+        return not (url.database or "").startswith("file:")
 
     def exists(
         self, url: sa.URL, maintenance: sa.URL | None, connect_args: ConnectArgs = None

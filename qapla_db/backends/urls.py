@@ -39,7 +39,15 @@ def complete_url(value: object, key: str, name: str) -> tuple[sa.URL, Backend]:
     """
     url = _parse_url(value, key, name)
     _check_shape(url, key, name)
+    if isinstance(value, str):
+        _check_text(value, url, key, name)
     backend = get_backend(url)
+    if url.drivername == "postgres":
+        raise SettingInvalid(
+            f"{key!r} of the database {name!r} names the unknown kind of database 'postgres'; "
+            "write postgresql://",
+            key=key,
+        )
     if backend is None:
         raise SettingInvalid(
             f"{key!r} of the database {name!r} names the unknown kind of database "
@@ -65,6 +73,18 @@ def _check_shape(url: sa.URL, key: str, name: str) -> None:
         problem = "has an @ of its own in the user, the password or the name, where it means %40"
     if problem:
         raise SettingInvalid(f"{key!r} of the database {name!r} {problem}; {_URL_FORMS}", key=key)
+
+
+def _check_text(text: str, url: sa.URL, key: str, name: str) -> None:
+    """Refuse a text in which a part of a password stands behind what it should stand before."""
+    behind = text.partition("?")[2] if url.host or "@" in text else ""
+    lost = not url.host and url.get_backend_name() in ("postgresql", "mysql", "mariadb")
+    if "@" in behind or (lost and re.search(r"@|pass\w*\s*=", url.database or "")):
+        raise SettingInvalid(
+            f"{key!r} of the database {name!r} has an @ or a password where none belongs; "
+            f"{_URL_FORMS}",
+            key=key,
+        )
 
 
 def _check_dialect(url: sa.URL, key: str, name: str) -> None:

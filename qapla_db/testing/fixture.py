@@ -124,9 +124,9 @@ class TestRun:
                 _make_anew(application)
             except Exception as error:
                 self._prepared[application] = error
-        error = self._prepared[application]
-        if error is not None:
-            raise error
+        problem = self._prepared[application]
+        if problem is not None:
+            raise problem
         return application
 
     def close(self) -> None:

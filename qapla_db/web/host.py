@@ -11,7 +11,7 @@ from morfdict import Paths
 from qapla_db.database import Database
 from qapla_db.errors import AlreadyPrepared, ConfigurationError, SettingInvalid, SettingMissing
 from qapla_db.registry import Databases
-from qapla_db.settings import ENDPOINTS, LoadedSettings, Settings, from_ini
+from qapla_db.settings import ENDPOINTS, LoadedSettings, Settings
 
 __all__ = ["ConfiguredHost"]
 
@@ -35,10 +35,8 @@ class ConfiguredHost:
                 f"'qapla_db.endpoint' is {endpoint!r}; it is one of {', '.join(ENDPOINTS)}",
                 key="qapla_db.endpoint",
             )
-        whole, items = from_ini(values)
-        self.settings = Settings(whole)
-        for key, named in items.items():
-            self.settings[key] = {**whole.get(key, {}), **named}
+        self.settings = Settings()
+        self.settings.put(values)
         self.paths = Paths()
         self.endpoint = endpoint
         self.dbs = Databases()

@@ -11,6 +11,7 @@ import pytest
 import sqlalchemy as sa
 
 from qapla_db import Database
+from qapla_db.errors import SettingInvalid
 from tests.support import WAIT, make_application
 
 FreshURL = Callable[[str], sa.URL]
@@ -104,3 +105,16 @@ def test_other_errors_are_not_retryable(database: Database) -> None:
     assert not database.backend.is_retryable(caught.value)
     for number in (1205, 1213):
         assert not database.backend.is_retryable(ValueError(number))
+
+
+@pytest.mark.parametrize("where", ["query", "connect_args"])
+def test_keyword_that_the_driver_does_not_take(mariadb_url: sa.URL, where: str) -> None:
+    """A misspelt keyword of the driver names the database and the settings to look at."""
+    url, options = mariadb_url, dict[str, Any]()
+    if where == "query":
+        url = url.update_query_dict({"conect_timeout": "3"})
+    else:
+        options = {"connect_args": {"conect_timeout": 3}}
+    app = make_application({"main": url}, settings={"db:main:options": options})
+    with app, pytest.raises(SettingInvalid, match="'main'.*conect_timeout.*db:main:options"):
+        app.dbs["main"].ping()
