@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from qapla_db.application import DatabaseApplication as DatabaseApplication
     from qapla_db.application import DatabaseMixin as DatabaseMixin
     from qapla_db.database import Database as Database
+    from qapla_db.decorators import INJECTED as INJECTED
     from qapla_db.decorators import WithDatabase as WithDatabase
     from qapla_db.decorators import connect_celery as connect_celery
     from qapla_db.driver import ReadDriver as ReadDriver
@@ -36,6 +37,7 @@ _HOMES = {
     "QaplaError": "errors",
     "Session": "session",
     "AlembicEnv": "env",
+    "INJECTED": "decorators",
     "WithDatabase": "decorators",
     "connect_celery": "decorators",
 }

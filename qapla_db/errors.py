@@ -19,6 +19,7 @@
     ├── Refused
     ├── ReadOnly
     ├── SessionConflict
+    ├── TransactionFailed
     ├── ServerError
     ├── NotFound
     ├── UnknownField (InvalidArgument)
@@ -62,6 +63,7 @@ __all__ = [
     "SettingInvalid",
     "SettingMissing",
     "SettingsModuleMissing",
+    "TransactionFailed",
     "UnknownDatabase",
     "UnknownField",
 ]
@@ -167,6 +169,10 @@ class ReadOnly(QaplaError):
 
 class SessionConflict(QaplaError):
     """Two sessions of one thread would wait for each other for ever."""
+
+
+class TransactionFailed(QaplaError):
+    """A commit was asked for, but a statement has failed and the server stores nothing."""
 
 
 class ServerError(QaplaError):

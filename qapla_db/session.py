@@ -19,7 +19,7 @@ from sqlalchemy.sql.selectable import Select, TextualSelect
 
 from qapla_db.backends import Backend
 from qapla_db.backends.base import is_autocommit, is_sandboxed
-from qapla_db.errors import ReadOnly
+from qapla_db.errors import ReadOnly, TransactionFailed
 
 __all__ = ["Session"]
 
@@ -74,6 +74,23 @@ class Session(SQLAlchemySession):
         if self._is_clean():  # the usual case, at a tenth of the cost of the question below
             return False
         return bool(self.new or self.deleted or any(map(self.is_modified, self.dirty)))
+
+    def commit(self) -> None:
+        """Flush and commit.
+
+        :raises TransactionFailed: an error was caught that had ended the
+            transaction at the server, which would store nothing and not say so.
+        """
+        for connection in self._used:
+            if connection.closed or connection.invalidated or is_sandboxed(connection):
+                continue
+            if self._backend.has_failed(connection):
+                raise TransactionFailed(
+                    f"nothing of this transaction of the database {self.database_name!r} can be "
+                    "committed: a statement in it failed, and its error was caught. Let what may "
+                    "fail run in 'with session.begin_nested():', or call rollback() and begin again"
+                )
+        super().commit()
 
     def abandon(self) -> None:
         """Roll back and close, whatever state the session is in; nothing is raised.

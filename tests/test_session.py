@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import os
 import signal
@@ -17,7 +18,7 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from sqlalchemy.schema import CreateTable, DropTable
 
 from qapla_db import Database, Session
-from qapla_db.errors import ReadOnly, SettingInvalid
+from qapla_db.errors import ReadOnly, SettingInvalid, TransactionFailed
 from tests.support import make_application, wait_until
 
 
@@ -620,3 +621,23 @@ def test_failure_of_the_clean_up(database: Database, caplog: pytest.LogCaptureFi
     assert "no rollback today" in str(record.exc_info[1])
     assert 0 == checked_out(database)
     assert ["one", "two"] == names(database)
+
+
+def test_commit_after_a_caught_error(postgresql_database_url: sa.URL) -> None:
+    """PostgreSQL would answer such a commit with a rollback and call it a success."""
+    with make_application({"main": postgresql_database_url}) as app:
+        database = app.dbs["main"]
+        with database.transaction() as session:
+            session.execute(sa.text("CREATE TABLE once (id INTEGER PRIMARY KEY)"))
+        insert = sa.text("INSERT INTO once VALUES (1)")
+        with pytest.raises(TransactionFailed, match=r"'main'.*begin_nested"):
+            with database.transaction() as session:
+                session.execute(insert)
+                with contextlib.suppress(sa.exc.IntegrityError):
+                    session.execute(insert)
+        with database.transaction() as session:
+            session.execute(insert)
+            with contextlib.suppress(sa.exc.IntegrityError), session.begin_nested():
+                session.execute(insert)
+        with database.session() as session:
+            assert [1] == session.scalars(sa.text("SELECT id FROM once")).all()

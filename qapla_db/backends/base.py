@@ -284,6 +284,10 @@ class Backend(ABC):
         original = getattr(error, "orig", error)
         return original is not None and self.error_code(original) in self.retry_codes
 
+    def has_failed(self, connection: Connection) -> bool:
+        """Tell whether the server will answer COMMIT with a rollback, and call that a success."""
+        return False
+
     def stop_statement(self, connection: Connection) -> bool:
         """Cancel a statement that still runs; True when the connection must be thrown away."""
         return False

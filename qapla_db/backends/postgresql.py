@@ -22,6 +22,7 @@ DROP_WAIT = 10.0
 
 _LIBPQ_DRIVERS = frozenset({"psycopg", "psycopg2", "psycopg2cffi"})
 _STATEMENT_RUNS = 1  # libpq: PQTRANS_ACTIVE
+_IN_ERROR = 3  # libpq: PQTRANS_INERROR
 
 
 class PostgreSQLBackend(Backend):
@@ -122,15 +123,13 @@ class PostgreSQLBackend(Backend):
         code = getattr(error, "sqlstate", None) or getattr(error, "pgcode", None)
         return code if isinstance(code, str) else None
 
+    def has_failed(self, connection: Connection) -> bool:
+        return _status(connection) == _IN_ERROR
+
     def stop_statement(self, connection: Connection) -> bool:
-        dbapi = connection.connection.dbapi_connection
-        pgconn = getattr(dbapi, "pgconn", None)
-        if pgconn is not None:
-            busy = pgconn.transaction_status == _STATEMENT_RUNS
-        else:
-            status = getattr(dbapi, "get_transaction_status", None)
-            busy = status is not None and status() == _STATEMENT_RUNS
-        if busy and dbapi is not None:
+        dbapi: Any = connection.connection.dbapi_connection
+        busy = _status(connection) == _STATEMENT_RUNS
+        if busy:
             try:
                 if hasattr(dbapi, "cancel_safe"):
                     dbapi.cancel_safe(timeout=2)
@@ -138,11 +137,21 @@ class PostgreSQLBackend(Backend):
                     dbapi.cancel()
             except Exception:
                 log.warning("a running statement could not be cancelled", exc_info=True)
-        return bool(busy)
+        return busy
 
     def orphan(self, dbapi_connection: Any) -> None:
         if not dbapi_connection.closed:
             detach_socket(dbapi_connection.fileno())
+
+
+def _status(connection: Connection) -> int | None:
+    """Return libpq's transaction status; None where the driver does not tell."""
+    dbapi: Any = connection.connection.dbapi_connection
+    pgconn = getattr(dbapi, "pgconn", None)
+    if pgconn is not None:
+        return int(pgconn.transaction_status)
+    status = getattr(dbapi, "get_transaction_status", None)
+    return None if status is None else int(status())
 
 
 def _begin(connection: Connection) -> None:

@@ -251,6 +251,9 @@ class _WriterGuard:
             raise _conflict(
                 f"the SQLite database {self.database!r}", holder.where, here, ways=_FILE_WAYS
             )
+        if holder is not None and holder.connection is dbapi:
+            # the pool gave the last writer's connection to us: it is no longer that writer's
+            holder.connection = None
         connection.exec_driver_sql("BEGIN IMMEDIATE")
         if not self.volatile:
             _writers[self.database] = _Writer(me, here, dbapi)
