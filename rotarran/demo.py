@@ -79,6 +79,13 @@ def running(port: int) -> Iterator[BaseWSGIServer]:
         main.close()
 
 
+def port_number(text: str) -> int:
+    """Return a port; 0 stands for a free one."""
+    if not text.isdecimal() or int(text) > 65_535:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a port: a whole number to 65535")
+    return int(text)
+
+
 def stop(signum: int, frame: object) -> None:
     """End on SIGTERM as on Ctrl-C."""
     raise KeyboardInterrupt
@@ -112,6 +119,6 @@ def run(port: int) -> int:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(prog="python -m rotarran.demo", description=__doc__)
-    default = int(os.environ.get("PORT", PORT))
-    parser.add_argument("--port", type=int, default=default, help="default: %(default)s")
+    default = os.environ.get("PORT", str(PORT))
+    parser.add_argument("--port", type=port_number, default=default, help="default: %(default)s")
     sys.exit(run(parser.parse_args().port))

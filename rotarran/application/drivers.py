@@ -65,6 +65,8 @@ class NeighbourWriteDriver(WriteDriver[Neighbour]):
 
     def replace(self, code: str, distances: list[tuple[float, str]]) -> None:
         """Put these neighbours in the place of the airport's former ones."""
+        # two tasks for one airport: the second waits here for the first
+        self.session.get_one(Airport, code, with_for_update=True)
         self.session.execute(delete(Neighbour).where(Neighbour.airport_code == code))
         for distance, other in distances:
             self.create(airport_code=code, other_code=other, distance=distance)

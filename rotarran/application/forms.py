@@ -16,8 +16,8 @@ LARGEST = 2**31 - 1
 
 def page_number(value: str) -> int:
     """Return the number of a page."""
-    if value.isascii() and value.isdecimal() and 1 <= int(value[:9]) <= LAST_PAGE:
-        return int(value[:9])
+    if value.isascii() and value.isdecimal() and len(value) < 10 and 1 <= int(value) <= LAST_PAGE:
+        return int(value)
     raise HTTPBadRequest(f"page must be a whole number from 1 to {LAST_PAGE}")
 
 
@@ -28,7 +28,7 @@ def short_text(field: str, value: object, longest: int) -> str:
     value = value.strip()
     if len(value) > longest:
         raise HTTPBadRequest(f"{field} is too long: at most {longest} characters")
-    if not value.isprintable():
+    if not value.isprintable() or "\ufffd" in value:  # U+FFFD stands for bytes that are no UTF-8
         raise HTTPBadRequest(f"{field} holds characters that cannot be printed")
     return value
 
@@ -36,7 +36,8 @@ def short_text(field: str, value: object, longest: int) -> str:
 def number(field: str, value: object) -> float:
     """Return a finite number."""
     try:
-        result = float(value) if isinstance(value, str | int | float) else None
+        plain = isinstance(value, str | int | float) and "_" not in str(value)
+        result = float(value) if plain else None  # type: ignore[arg-type]
     except (ValueError, OverflowError):
         result = None
     if result is None or isinstance(value, bool) or not isfinite(result):

@@ -95,7 +95,11 @@ def airport(request: Request) -> dict[str, Any]:
 @view_config(route_name="airport", request_method="POST")
 def edit_airport(request: Request) -> Response:
     """Change an airport from the form."""
-    change(request, request.POST.mixed())
+    try:
+        values = request.POST.mixed()
+    except (ValueError, LookupError):
+        raise HTTPBadRequest("the form cannot be read") from None
+    change(request, values)
     raise HTTPSeeOther(request.route_path("airport", code=request.matchdict["code"]))
 
 
@@ -104,8 +108,8 @@ def edit_airport_json(request: Request) -> dict[str, Any]:
     """Change an airport from JSON."""
     try:
         values = request.json_body
-    except ValueError:
-        raise HTTPBadRequest("the body is not JSON") from None
+    except (ValueError, LookupError, RecursionError):
+        raise HTTPBadRequest("the body is not JSON that can be read") from None
     if not isinstance(values, dict):
         raise HTTPBadRequest("the body must be a JSON object")
     return {"airport": airport_dict(change(request, values))}

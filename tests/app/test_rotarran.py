@@ -164,6 +164,7 @@ class TestEdit(RotarranFixture):
             ({"elevation": True}, "elevation must be a number"),
             ({"elevation": []}, "elevation must be a number"),
             ({"elevation": "nan"}, "elevation must be a number"),
+            ({"elevation": "1_000"}, "elevation must be a number"),
             ({"elevation": 1e300}, "elevation must lie between"),
             ({"elevation": 10**400}, "elevation must be a number"),
             ({"version": "x"}, "version must be a number"),
@@ -179,7 +180,25 @@ class TestEdit(RotarranFixture):
         assert reason in answer.json["detail"]
         assert before == web.get("/api/airports/EPWA").json
 
-    @pytest.mark.parametrize("body", ["", "{", "[]", "5", '"x"', "\xff"])
+    @pytest.mark.parametrize(
+        ("kind", "body"),
+        [
+            ("application/x-www-form-urlencoded", "version=1&name=Caf%E9"),
+            pytest.param(
+                "application/x-www-form-urlencoded; charset=foo",
+                "version=1",
+                marks=pytest.mark.filterwarnings("ignore:Requests are expected"),
+            ),
+            ("multipart/form-data", "version=1"),
+        ],
+    )
+    def test_bad_form(self, web: TestApp, kind: str, body: str) -> None:
+        """A form that cannot be read is refused, and no name is damaged."""
+        options = {"method": "POST", "body": body.encode(), "content_type": kind}
+        web.request("/airports/EPWA", status=400, **options)
+        assert "Warsaw Chopin Airport" == web.get("/api/airports/EPWA").json["airport"]["name"]
+
+    @pytest.mark.parametrize("body", ["", "{", "[]", "5", '"x"', "\xff", "[" * 60_000])
     def test_bad_body(self, web: TestApp, body: str) -> None:
         """A body that is no JSON object is refused."""
         web.post("/api/airports/EPWA", body.encode("latin-1"), status=400)
