@@ -184,11 +184,6 @@ class TestEdit(RotarranFixture):
         ("kind", "body"),
         [
             ("application/x-www-form-urlencoded", "version=1&name=Caf%E9"),
-            pytest.param(
-                "application/x-www-form-urlencoded; charset=foo",
-                "version=1",
-                marks=pytest.mark.filterwarnings("ignore:Requests are expected"),
-            ),
             ("multipart/form-data", "version=1"),
         ],
     )
