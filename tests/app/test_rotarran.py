@@ -180,17 +180,9 @@ class TestEdit(RotarranFixture):
         assert reason in answer.json["detail"]
         assert before == web.get("/api/airports/EPWA").json
 
-    @pytest.mark.parametrize(
-        ("kind", "body"),
-        [
-            ("application/x-www-form-urlencoded", "version=1&name=Caf%E9"),
-            ("multipart/form-data", "version=1"),
-        ],
-    )
-    def test_bad_form(self, web: TestApp, kind: str, body: str) -> None:
-        """A form that cannot be read is refused, and no name is damaged."""
-        options = {"method": "POST", "body": body.encode(), "content_type": kind}
-        web.request("/airports/EPWA", status=400, **options)
+    def test_bad_form(self, web: TestApp) -> None:
+        """A form that is no UTF-8 is refused, and no name is damaged."""
+        web.post("/airports/EPWA", b"version=1&name=Caf%E9", status=400)
         assert "Warsaw Chopin Airport" == web.get("/api/airports/EPWA").json["airport"]["name"]
 
     @pytest.mark.parametrize("body", ["", "{", "[]", "5", '"x"', "\xff", "[" * 60_000])
