@@ -95,10 +95,8 @@ class SandboxPool(StaticPool):
     def status(self) -> str:
         return f"SandboxPool  Connections checked out: {self.checkedout()}"
 
-    def dispose(self) -> None:
-        """Nothing: a test that disposes of the engine goes on in its sandbox."""
-
     def recreate(self) -> SandboxPool:
+        """Return itself: a test that disposes of the engine goes on in its sandbox."""
         return self
 
 

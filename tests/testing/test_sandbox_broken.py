@@ -119,7 +119,9 @@ def test_the_error_of_the_test_comes_first(world: World) -> None:
     assert "ended the outer transaction" in caught[0].__notes__[0]
 
 
-def test_a_lost_connection(postgresql: World, mariadb: World) -> None:
+def test_a_lost_connection(
+    postgresql: World, mariadb: World, caplog: pytest.LogCaptureFixture
+) -> None:
     """When the server ends the connection the test is told, and the next one works."""
     kill = {
         "postgresql": "SELECT pg_terminate_backend({})",
@@ -138,6 +140,7 @@ def test_a_lost_connection(postgresql: World, mariadb: World) -> None:
         with sandbox(world):
             world.add("next")
             assert ["next"] == world.names()
+    assert [] == caplog.records, "the pool tried to reset what was lost"
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")

@@ -129,6 +129,10 @@ def test_a_sandbox_around_an_engine_with_options(world: World) -> None:
     with sandbox(other):
         world.add("one")
         assert ["one"] == other.names()
+        autocommit = world.engine.execution_options(isolation_level="AUTOCOMMIT")
+        with autocommit.connect() as connection:
+            connection.execute(sa.insert(Item).values(name="two", amount=0))
+        assert ["one", "two"] == other.names()
     assert [] == world.names()
 
 
@@ -136,13 +140,38 @@ def test_an_isolation_level_per_connection(world: World) -> None:
     """Asking for an isolation level is no error, and the level of the pool's connections stays."""
     with world.engine.connect() as connection:
         before = connection.get_isolation_level()
+    options = {"postgresql_deferrable": True} if world.kind == "postgresql" else {}
     with sandbox(world):
-        engine = world.engine.execution_options(isolation_level="SERIALIZABLE")
+        engine = world.engine.execution_options(isolation_level="SERIALIZABLE", **options)
         with engine.begin() as connection:
             connection.execute(INSERT)
         assert ["one"] == world.names()
     with world.engine.connect() as connection:
         assert before == connection.get_isolation_level()
+
+
+def test_an_engine_that_speaks_first(world: World) -> None:
+    """A listener that runs a statement on every new connection is no obstacle."""
+    other = make_world(world.kind, world.engine.url)
+    event.listen(other.engine, "engine_connect", lambda connection: connection.scalar(sa.select(1)))
+    with sandbox(other):
+        other.add("one")
+        assert ["one"] == other.names()
+    assert [] == world.really()
+    other.engine.dispose()
+
+
+def test_a_database_in_memory_that_is_in_use() -> None:
+    """Where there is only one connection, whose transaction is open, a sandbox is refused."""
+    url = sa.make_url("sqlite://")
+    world = make_world("sqlite", url, poolclass=sa.StaticPool)
+    Item.metadata.create_all(world.engine)
+    with world.engine.connect() as connection:
+        connection.execute(INSERT)
+        with pytest.raises(SandboxError, match=f"{world.name}.*one connection"), sandbox(world):
+            raise AssertionError("never entered")
+    assert [] == world.names()
+    world.engine.dispose()
 
 
 def test_invalidate(world: World) -> None:
@@ -399,6 +428,11 @@ def test_the_connections_of_the_pool_stay_usable(world: World) -> None:
             outside.execute(sa.insert(Item).values(name="for good", amount=0))
             outside.commit()
             assert ["for good"] == world.really()
+            outside.execution_options(isolation_level="SERIALIZABLE")
+            assert "SERIALIZABLE" == outside.get_isolation_level()
+            outside.execute(sa.insert(Item).values(name="undone", amount=0))
+            outside.rollback()
+            assert ["for good"] == world.really()
     outside.execute(sa.delete(Item))
     outside.commit()
     outside.close()
@@ -409,7 +443,7 @@ def test_entering_twice_is_an_error(world: World) -> None:
     """A sandbox in a sandbox of the same engine is refused, and the outer one goes on."""
     with sandbox(world):
         world.add("one")
-        with pytest.raises(SandboxError, match=f"{world.name}.*already"), sandbox(world):
+        with pytest.raises(SandboxError, match=f"{world.name}.*sandbox already"), sandbox(world):
             raise AssertionError("never entered")
         assert ["one"] == world.names()
     assert [] == world.really()
