@@ -116,5 +116,5 @@ def test_keyword_that_the_driver_does_not_take(mariadb_url: sa.URL, where: str) 
     else:
         options = {"connect_args": {"conect_timeout": 3}}
     app = make_application({"main": url}, settings={"db:main:options": options})
-    with app, pytest.raises(SettingInvalid, match="'main'.*conect_timeout.*db:main:options"):
+    with app, pytest.raises(SettingInvalid, match=r"'main'.*conect_timeout.*db:main:options"):
         app.dbs["main"].ping()
