@@ -35,7 +35,7 @@ bench: $(VENV)/.test
 soak: $(VENV)/.test
 	for round in $$(seq $(ROUNDS)); do \
 	    echo "round $$round of $(ROUNDS)"; \
-	    $(BIN)/python -m pytest -q tests/faults tests/tasks tests/testing tests/app \
+	    QAPLA_SOAK=1 $(BIN)/python -m pytest -q tests/faults tests/tasks tests/testing tests/app \
 	        tests/migrations/test_lock.py tests/backends/test_embedded_server.py || exit 1; \
 	done
 
