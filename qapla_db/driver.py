@@ -6,14 +6,13 @@ database, and what touches the database stands in one place.
 
 from __future__ import annotations
 
-import inspect
-from collections.abc import Mapping
 from typing import Any, ClassVar, Generic, TypeVar
 
 import sqlalchemy as sa
 from sqlalchemy.orm import Mapper, Session
 
-from qapla_db.errors import Misuse, NotFound, UnknownField
+from qapla_db.errors import Misuse, NotFound
+from qapla_db.query.fields import check_arguments
 
 __all__ = ["ReadDriver", "WriteDriver"]
 
@@ -78,20 +77,8 @@ class WriteDriver(_Driver[M]):
         :param values: arguments of the model's constructor.
         :raises UnknownField: the model has no such attribute.
         """
-        _check_fields(self.model, values)
+        check_arguments(self.model, values)
         instance: M = self.model(**values)
         self.session.add(instance)
         self.session.flush()
         return instance
-
-
-def _check_fields(model: type[Any], names: Mapping[str, Any]) -> None:
-    known = set(sa.inspect(model).all_orm_descriptors.keys())
-    if any(name not in known for name in names):
-        # a constructor of the model's own may take what is no attribute
-        kinds = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)
-        parameters = inspect.signature(model).parameters.values()
-        known |= {one.name for one in parameters if one.kind not in kinds}
-        unknown = [name for name in names if name not in known]
-        if unknown:
-            raise UnknownField(model, unknown, sorted(known))

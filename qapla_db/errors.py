@@ -17,12 +17,17 @@
     ├── InvalidArgument (ValueError)
     ├── UnknownDatabase (KeyError)
     ├── Refused
-    ├── ReadOnly
+    ├── ReadOnlyError
     ├── SessionConflict
     ├── TransactionFailed
     ├── ServerError
     ├── NotFound
+    ├── MultipleFound
+    ├── Conflict
+    ├── Unsupported
     ├── UnknownField (InvalidArgument)
+    ├── InvalidRow (InvalidArgument)
+    ├── InvalidToken (InvalidArgument)
     ├── MigrationError
     │   ├── MigrationLockTimeout
     │   └── MigrationIncomplete
@@ -42,17 +47,21 @@ __all__ = [
     "AlreadyPrepared",
     "Closed",
     "ConfigurationError",
+    "Conflict",
     "DriverMissing",
     "InvalidArgument",
+    "InvalidRow",
+    "InvalidToken",
     "LifecycleError",
     "MigrationError",
     "MigrationIncomplete",
     "MigrationLockTimeout",
     "Misuse",
+    "MultipleFound",
     "NotFound",
     "NotPrepared",
     "QaplaError",
-    "ReadOnly",
+    "ReadOnlyError",
     "Refused",
     "RequestEnded",
     "SandboxBroken",
@@ -66,6 +75,7 @@ __all__ = [
     "TransactionFailed",
     "UnknownDatabase",
     "UnknownField",
+    "Unsupported",
 ]
 
 
@@ -163,7 +173,7 @@ class Refused(QaplaError):
     """A destructive step was refused, because it could hit data that matters."""
 
 
-class ReadOnly(QaplaError):
+class ReadOnlyError(QaplaError):
     """A read-only session was asked to write."""
 
 
@@ -186,6 +196,44 @@ class NotFound(QaplaError):
         self.model = model
         self.key = key
         super().__init__(f"{model.__name__} with the primary key {key!r} does not exist")
+
+
+class MultipleFound(QaplaError):
+    """More than one row answers where at most one was expected."""
+
+
+class Conflict(QaplaError):
+    """A row would break a rule of the database, most often that a key is unique.
+
+    :ivar model: the mapped class.
+    :ivar row: the number of the row, counted from 0, where several were given.
+    """
+
+    def __init__(self, message: str, *, model: type[object], row: int | None = None) -> None:
+        super().__init__(message)
+        self.model = model
+        self.row = row
+
+
+class Unsupported(QaplaError):
+    """This database, or this model, cannot do what was asked for without a risk to the data."""
+
+
+class InvalidRow(InvalidArgument):
+    """A row of many cannot be stored.
+
+    :ivar row: its number, counted from 0.
+    :ivar field: the field at fault, where it is known.
+    """
+
+    def __init__(self, message: str, *, row: int, field: str | None = None) -> None:
+        super().__init__(message)
+        self.row = row
+        self.field = field
+
+
+class InvalidToken(InvalidArgument):
+    """A token of a keyset page is malformed, or belongs to another ordering."""
 
 
 class UnknownField(InvalidArgument):

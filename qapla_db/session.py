@@ -19,7 +19,7 @@ from sqlalchemy.sql.selectable import Select, TextualSelect
 
 from qapla_db.backends import Backend
 from qapla_db.backends.base import is_autocommit, is_sandboxed
-from qapla_db.errors import ReadOnly, TransactionFailed
+from qapla_db.errors import ReadOnlyError, TransactionFailed
 
 __all__ = ["Session"]
 
@@ -173,7 +173,7 @@ class Session(SQLAlchemySession):
 
     def _writes(self, what: str) -> None:
         if self.read_only:
-            raise ReadOnly(
+            raise ReadOnlyError(
                 f"this session of {self.database_name!r} is read-only and cannot {what}; "
                 "open it without read_only=True to write"
             )
@@ -204,7 +204,7 @@ def _began(
     assert isinstance(session, Session)
     session._used.add(connection)
     if session.read_only and is_autocommit(connection):
-        raise ReadOnly(
+        raise ReadOnlyError(
             f"this session of {session.database_name!r} is read-only, and no server keeps a "
             "connection in AUTOCOMMIT from writing; leave the isolation level as it is"
         )

@@ -18,7 +18,7 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from sqlalchemy.schema import CreateTable, DropTable
 
 from qapla_db import Database, Session
-from qapla_db.errors import ReadOnly, SettingInvalid, TransactionFailed
+from qapla_db.errors import ReadOnlyError, SettingInvalid, TransactionFailed
 from tests.support import make_application, wait_until
 
 
@@ -407,7 +407,7 @@ def test_read_only_session_refuses(memory: Database, step: Step) -> None:
         statements.append(statement)
 
     event.listen(memory.engine, "before_cursor_execute", remember)
-    with memory.session(read_only=True) as session, pytest.raises(ReadOnly) as caught:
+    with memory.session(read_only=True) as session, pytest.raises(ReadOnlyError) as caught:
         step(session)
     assert "this session of 'main' is read-only and cannot" in str(caught.value)
     assert "without read_only=True" in str(caught.value)
@@ -483,7 +483,10 @@ def test_read_only_where_everything_is_autocommit(each_url: sa.URL) -> None:
 
 def test_autocommit_in_a_read_only_session(database: Database) -> None:
     """A read-only session cannot be talked out of it by an isolation level."""
-    with database.session(read_only=True) as session, pytest.raises(ReadOnly, match="AUTOCOMMIT"):
+    with (
+        database.session(read_only=True) as session,
+        pytest.raises(ReadOnlyError, match="AUTOCOMMIT"),
+    ):
         session.connection(execution_options={"isolation_level": "AUTOCOMMIT"})
     assert ["one", "two"] == names(database)
 

@@ -9,7 +9,7 @@ import pytest
 import sqlalchemy as sa
 
 from qapla_db import Database
-from qapla_db.errors import ReadOnly
+from qapla_db.errors import ReadOnlyError
 from qapla_db.testing import sandbox
 from tests.support import make_application
 from tests.testing.world import SLOW, Base, Item, in_thread, make_world, wait_until_it_runs
@@ -47,7 +47,7 @@ def test_a_read_only_session_of_a_database(database: Database) -> None:
     with sandbox(database):
         with database.session(read_only=True) as session:
             session.add(Item(name="refused"))
-            with pytest.raises(ReadOnly):
+            with pytest.raises(ReadOnlyError):
                 session.flush()
         with database.session(read_only=True) as session:
             with pytest.raises(sa.exc.DBAPIError, match=r"(?i)read.?only"):
