@@ -11,11 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import sqlalchemy as sa
-from morfdict import Paths
 from webtest import TestApp
 
-from qapla_db import Application, Database, DatabaseApplication, DatabaseMixin
+from qapla_db import Application, Database, DatabaseApplication
 from qapla_db.errors import (
     AlreadyPrepared,
     Closed,
@@ -92,14 +90,47 @@ def test_phases(endpoint: str) -> None:
 
 @pytest.mark.parametrize("endpoint", RUNS)
 def test_prepare_again_for_the_same(endpoint: str) -> None:
-    """Preparing again for the same endpoint changes nothing."""
+    """Preparing again for the same endpoint, with the same values or none, changes nothing."""
     with SmallApplication() as app:
         first = RUNS[endpoint](app, URL)
         database, settings = app.dbs["main"], app.settings
-        assert first is RUNS[endpoint](app, {"db:main:url": "sqlite:///other.db"})
+        for again in (None, {}, dict(URL), {"db.main.url": "sqlite://"}):
+            assert first is RUNS[endpoint](app, again)
         assert database is app.dbs["main"]
         assert settings is app.settings
-        assert ":memory:" == database.backend.name_of(database.settings.url)
+
+
+@pytest.mark.parametrize(
+    ("first", "again", "key"),
+    [
+        (URL, {"db:main:url": "sqlite:///s3cr3t.db"}, "db:main:url"),
+        (URL, {"db.main.url": "sqlite:///s3cr3t.db"}, "db:main:url"),
+        (URL, {**URL, "title": "s3cr3t"}, "title"),
+        ({**URL, "title": "s3cr3t"}, URL, "title"),
+        ({**URL, "db.main.options.echo": "true"}, URL, "db:main:options:echo"),
+    ],
+)
+def test_prepare_again_with_other_values(
+    first: dict[str, str], again: dict[str, str], key: str
+) -> None:
+    """Other values for what is prepared already are an error that names keys and shows no value."""
+    with SmallApplication() as app:
+        app.run_wsgi(first)
+        with pytest.raises(AlreadyPrepared, match=f"they differ in '{key}'. Pass") as caught:
+            app.run_wsgi(again)
+        assert "s3cr3t" not in str(caught.value)
+        assert ("prepared", "wsgi") == (app.phase, app.endpoint)
+        assert ":memory:" == app.dbs["main"].backend.name_of(app.dbs["main"].settings.url)
+        app.run_wsgi(first)
+
+
+def test_values_of_a_failed_preparation_are_forgotten() -> None:
+    """What was passed to a preparation that failed is not compared with."""
+    with SmallApplication() as app:
+        with pytest.raises(SettingInvalid):
+            app.run_wsgi({"db:main:url": "nosuch://"})
+        app.run_wsgi(URL)
+        app.run_wsgi(URL)
 
 
 def test_prepare_for_another() -> None:
@@ -366,28 +397,6 @@ def test_pshell_prepares_the_shell() -> None:
     with SmallApplication() as app:
         app({"__script__": "pshell"}, **{"db.main.url": "sqlite://"})
         assert "shell" == app.endpoint
-
-
-# --- hosts of another make
-
-
-class OtherHost(DatabaseMixin):
-    """A host that has settings and paths, and nothing of ours."""
-
-    def __init__(self) -> None:
-        self.settings = {"db:main:url": "sqlite://"}
-        self.paths = Paths()
-
-
-def test_mixin_over_another_host() -> None:
-    """Databases work in any host that has settings and paths."""
-    host = OtherHost()
-    with pytest.raises(NotPrepared, match="OtherHost has no databases"):
-        host.dbs  # noqa: B018
-    host.add_database_app([Database("main")])
-    with host.dbs["main"].session() as session:
-        assert 1 == session.scalar(sa.text("SELECT 1"))
-    host.dbs["main"].close()
 
 
 def test_error_of_a_phase_has_one_base() -> None:

@@ -1,9 +1,4 @@
-"""The application: settings first, then its plugins, and only then the databases.
-
-``Application`` is a small host. ``DatabaseApplication`` is it with databases;
-``DatabaseMixin`` adds them to a host of another make that has ``settings`` and
-``paths`` (and ``config`` for the web).
-"""
+"""The host: its phases, its settings, its plugins."""
 
 from __future__ import annotations
 
@@ -12,31 +7,19 @@ import threading
 import weakref
 from collections.abc import Callable, Iterable, Mapping
 from types import TracebackType
-from typing import Any, Literal, Protocol, Self, TypeVar
+from typing import Any, Literal, Self, TypeVar
 
-from qapla_db.database import Database
+from qapla_db.application.plugins import HOOKS, Plugin, call_hook, close_all
 from qapla_db.errors import AlreadyPrepared, Closed, Misuse, NotPrepared
-from qapla_db.registry import Databases
-from qapla_db.settings import LoadedSettings, load_settings
+from qapla_db.settings import LoadedSettings, from_ini, load_settings
 
-__all__ = ["Application", "DatabaseApplication", "DatabaseMixin", "Plugin"]
+__all__ = ["Application", "instances_of"]
 
 log = logging.getLogger("qapla_db")
 
 Phase = Literal["created", "preparing", "prepared", "closed"]
 A = TypeVar("A", bound="Application")
 WSGIApplication = Callable[[dict[str, Any], Callable[..., Any]], Iterable[bytes]]
-
-HOOKS = ("prepare_app", "after_fork", "close")
-
-
-class Plugin(Protocol):
-    """What can be registered with :meth:`Application.add_plugin`.
-
-    Each hook may be left out: ``prepare_app(app)`` is called while the
-    application is prepared, ``after_fork()`` in a forked child, ``close()``
-    when the application is closed.
-    """
 
 
 class Application:
@@ -54,6 +37,7 @@ class Application:
         self._lock = threading.RLock()
         self._phase: Phase = "created"
         self._loaded: LoadedSettings | None = None
+        self._passed: dict[str, Any] = {}
         self._endpoint: str | None = None
         self._plugins: list[Plugin] = []
         self._config: Any = None
@@ -89,7 +73,7 @@ class Application:
                 f"{plugin!r} is not a plugin; pass an instance with at least one of the hooks "
                 f"{', '.join(HOOKS)}, e.g. Database('main')"
             )
-        _call(plugin, "prepare_app", self)
+        call_hook(plugin, "prepare_app", self)
         self._plugins.append(plugin)
 
     # --- lifecycle
@@ -107,19 +91,22 @@ class Application:
     def prepare(self, endpoint: str, settings: Mapping[str, Any] | None = None) -> None:
         """Load the settings of an endpoint and prepare the plugins; connects nowhere.
 
-        Again for the same endpoint it does nothing.
+        Again for the same endpoint, with the same values or none, it does nothing.
 
         :param endpoint: ``wsgi``, ``tests``, ``shell``, ``command`` or ``celery``.
         :param settings: values that win over the settings modules.
-        :raises AlreadyPrepared: the application is prepared for another endpoint.
+        :raises AlreadyPrepared: the application is prepared for another endpoint,
+            or with other values.
         :raises Closed: the application was closed.
         """
         with self._lock:
             self._check_phase(endpoint)
             if self._phase == "prepared":
+                self._check_values(settings or {})
                 return
             loaded = load_settings(self.settings_package, endpoint, settings)
             self._loaded, self._endpoint, self._phase = loaded, endpoint, "preparing"
+            self._passed = dict(settings or {})
             try:
                 self.append_app_plugins()
             except BaseException:
@@ -141,6 +128,16 @@ class Application:
             raise AlreadyPrepared(
                 f"{name} is prepared for {self._endpoint!r} and cannot be prepared for "
                 f"{endpoint!r} too; use another process or another {name}()"
+            )
+
+    def _check_values(self, settings: Mapping[str, Any]) -> None:
+        different = _different_keys(self._passed, settings) if settings else []
+        if different:
+            name = type(self).__name__
+            raise AlreadyPrepared(
+                f"{name} is prepared for {self._endpoint!r} with other values than are passed "
+                f"now; they differ in {', '.join(map(repr, different))}. Pass the same values or "
+                f"none, or use another {name}()"
             )
 
     def run_wsgi(self, settings: Mapping[str, Any] | None = None) -> WSGIApplication:
@@ -222,15 +219,8 @@ class Application:
                     raise error
 
     def _close_plugins(self) -> BaseException | None:
-        first: BaseException | None = None
-        while self._plugins:
-            plugin = self._plugins.pop()
-            try:
-                _call(plugin, "close")
-            except BaseException as error:
-                log.exception("%r could not be closed", plugin)
-                first = first or error
-        return first
+        plugins, self._plugins = self._plugins, []
+        return close_all(plugins)
 
     def __enter__(self) -> Self:
         return self
@@ -289,67 +279,9 @@ class Application:
         self._lock = threading.RLock()
         for plugin in self._plugins:
             try:
-                _call(plugin, "after_fork")
+                call_hook(plugin, "after_fork")
             except Exception:
                 log.exception("after_fork() of %r failed", plugin)
-
-
-class DatabaseMixin:
-    """Databases for a host that has ``settings`` and ``paths`` (and ``config`` for the web)."""
-
-    @property
-    def dbs(self) -> Databases:
-        """The registered databases, by name."""
-        found: Databases | None = self.__dict__.get("_dbs")
-        if found is None:
-            getattr(self, "settings", None)  # ours says so itself before preparation
-            raise NotPrepared(
-                f"{type(self).__name__} has no databases; prepare it, and register them in its "
-                "append_app_plugins() with add_database_app([Database(...)])"
-            )
-        return found
-
-    def add_database_app(self, databases: Iterable[Database]) -> None:
-        """Register databases; call it in ``append_app_plugins()``.
-
-        :param databases: e.g. ``[Database("main", "migrations_main")]``.
-        :raises InvalidArgument: a name is taken or is not a Python name.
-        """
-        registered: Databases = self.__dict__.setdefault("_dbs", Databases())
-        given: list[object] = list(databases) if isinstance(databases, Iterable) else [None]
-        for database in given:
-            if not isinstance(database, Database):
-                raise Misuse(
-                    f"add_database_app() takes a list of Database, not {database!r}; "
-                    "write add_database_app([Database('main')])"
-                )
-            registered.add(database)
-            try:
-                self._prepare_database(database)
-            except BaseException:
-                registered.remove(database)
-                raise
-
-    def _prepare_database(self, database: Database) -> None:
-        database.prepare_app(self)  # type: ignore[arg-type]
-
-    def add_database_web(self) -> None:
-        """Give every registered database to the request; call it in ``append_web_plugins()``."""
-        from qapla_db.web.pyramid import add_databases
-
-        config = self.config  # type: ignore[attr-defined]
-        add_databases(config, self.dbs)
-
-
-class DatabaseApplication(DatabaseMixin, Application):
-    """An application with databases: the base class of most applications."""
-
-    def _prepare_database(self, database: Database) -> None:
-        self.add_plugin(database)
-
-    def _close_plugins(self) -> BaseException | None:
-        self.__dict__.pop("_dbs", None)
-        return super()._close_plugins()
 
 
 def instances_of(cls: type[A]) -> list[A]:
@@ -357,10 +289,18 @@ def instances_of(cls: type[A]) -> list[A]:
     return [one for one in _applications if type(one) is cls]
 
 
-def _call(plugin: Plugin, hook: str, *args: object) -> None:
-    function = getattr(plugin, hook, None)
-    if function is not None:
-        function(*args)
+def _different_keys(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[str]:
+    missing = object()
+    first, second = _spelt_alike(one), _spelt_alike(other)
+    return sorted(
+        key for key in {*first, *second} if first.get(key, missing) != second.get(key, missing)
+    )
+
+
+def _spelt_alike(values: Mapping[str, Any]) -> dict[str, Any]:
+    whole, items = from_ini(values)
+    single = {f"{key}:{item}": value for key in items for item, value in items[key].items()}
+    return {**whole, **single}
 
 
 _applications: weakref.WeakSet[Application] = weakref.WeakSet()
