@@ -82,9 +82,11 @@ class Session(SQLAlchemySession):
             transaction at the server, which would store nothing and not say so.
         """
         for connection in self._used:
-            if connection.closed or connection.invalidated or is_sandboxed(connection):
+            if connection.closed or connection.invalidated:
                 continue
-            if self._backend.has_failed(connection):
+            # in a sandbox a transaction is a savepoint, of whose state the server says nothing
+            teller: Any = connection.engine.pool if is_sandboxed(connection) else self._backend
+            if teller.has_failed(connection):
                 raise TransactionFailed(
                     f"nothing of this transaction of the database {self.database_name!r} can be "
                     "committed: a statement in it failed, and its error was caught. Let what may "

@@ -102,6 +102,12 @@ class Lanes:
             if not lane.lost and not lane.failed:
                 self._savepoints.place(lane)
 
+    def has_failed(self, checkout: Checkout) -> bool:
+        """Tell whether the transaction of a connection takes nothing but a rollback."""
+        with self.turn:
+            self._settle()
+            return checkout.lane is not None and checkout.lane.failed
+
     def commit(self, checkout: Checkout) -> None:
         """Commit the transaction of a connection."""
         with self.turn:

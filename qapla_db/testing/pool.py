@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 from weakref import ref
 
 from sqlalchemy import event
-from sqlalchemy.engine import Engine
+from sqlalchemy.engine import Connection, Engine
 from sqlalchemy.pool import ConnectionPoolEntry, PoolProxiedConnection, StaticPool
 from sqlalchemy.pool.base import _ConnectionRecord
 
@@ -87,6 +87,11 @@ class SandboxPool(StaticPool):
             if fairy is not None and fairy.is_valid:
                 fairy.invalidate()
                 vars(fairy)["commit"] = self._lanes.refuse
+
+    def has_failed(self, connection: Connection) -> bool:
+        """Tell what a backend of its own server would: whether a COMMIT would store nothing."""
+        checkout = checkout_of(connection.connection)
+        return checkout is not None and self._lanes.has_failed(checkout)
 
     def checkedout(self) -> int:
         """Number of connections that are out."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import threading
 from collections.abc import Callable, Iterator
 
@@ -9,7 +10,8 @@ import pytest
 import sqlalchemy as sa
 
 from qapla_db import Database
-from qapla_db.errors import ReadOnlyError
+from qapla_db.errors import ReadOnlyError, TransactionFailed
+from qapla_db.session import Session
 from qapla_db.testing import sandbox
 from tests.support import make_application
 from tests.testing.world import SLOW, Base, Item, in_thread, make_world, wait_until_it_runs
@@ -56,6 +58,59 @@ def test_a_read_only_session_of_a_database(database: Database) -> None:
             assert [] == session.scalars(NAMES).all()
         with database.transaction() as session:
             session.add(Item(name="written"))
+
+
+def _commit_after_caught_errors(database: Database) -> list[str]:
+    """What commit() says: once after an error, three times where there was nothing to say."""
+    said = []
+
+    def commit(session: Session) -> None:
+        try:
+            session.commit()
+        except TransactionFailed as error:
+            said.append(str(error))
+
+    twice = Item(id=1, name="one"), Item(id=1, name="two")
+    with database.session() as session:
+        for item in twice:
+            with contextlib.suppress(sa.exc.IntegrityError):
+                session.connection().execute(sa.insert(Item).values(id=item.id, name=item.name))
+        commit(session)
+        session.rollback()
+        session.add(Item(name="after a rollback"))
+        commit(session)
+        with contextlib.suppress(sa.exc.IntegrityError), session.begin_nested():
+            session.add_all(Item(name=item.name, id=9) for item in twice)
+        commit(session)
+    return said
+
+
+def test_a_commit_after_a_caught_error(database: Database) -> None:
+    """commit() says in a sandbox what it says in production, of each kind of database."""
+    with sandbox(database):
+        inside = _commit_after_caught_errors(database)
+        with database.session() as session:
+            stored = session.scalars(NAMES).all()
+    with database.session() as session:
+        assert [] == session.scalars(NAMES).all()
+    assert _commit_after_caught_errors(database) == inside
+    assert len(inside) == (database.backend.name == "postgresql")
+    with database.session() as session:
+        assert session.scalars(NAMES).all() == stored
+
+
+def test_a_commit_after_an_error_of_the_driver(postgresql_database_url: sa.URL) -> None:
+    """An error on the driver's own cursor ends the transaction of its session, and no other."""
+    with make_application({"main": postgresql_database_url}) as app:
+        database = app.dbs["main"]
+        with sandbox(database), database.session() as other, database.session() as session:
+            other.execute(sa.text("SELECT 1"))
+            cursor = session.connection().connection.cursor()
+            with contextlib.suppress(Exception):
+                cursor.execute("SELECT no_such_column")
+            with pytest.raises(TransactionFailed, match=r"'main'.*begin_nested"):
+                session.commit()
+            other.commit()
 
 
 @pytest.mark.parametrize("kind", ["postgresql", "mariadb"])
