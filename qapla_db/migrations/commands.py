@@ -20,7 +20,8 @@ from alembic.script import ScriptDirectory
 from alembic.util import CommandError
 
 from qapla_db.database import Database
-from qapla_db.errors import MigrationError, MigrationIncomplete, QaplaError
+from qapla_db.errors import MigrationError, QaplaError
+from qapla_db.migrations.checks import nothing_done
 from qapla_db.migrations.environment import COMPLETED, sharing
 
 __all__ = ["current", "downgrade", "migrate", "recreate"]
@@ -110,11 +111,7 @@ def _run(database: Database, run: Callable[[Config], None], report: Report | Non
                 f"(migrations directory: {database.migrations_path})"
             ) from error
         if COMPLETED not in config.attributes:
-            raise MigrationIncomplete(
-                f"nothing was done to the database {database.name!r}: "
-                f"{database.migrations_path}/env.py does not end with "
-                f"AlembicEnv(app, Model, {database.name!r}).run()"
-            )
+            raise nothing_done(database.name, database.migrations_path)
 
 
 @contextmanager

@@ -12,7 +12,6 @@ from alembic import context
 from alembic.config import Config
 from alembic.operations.ops import MigrationScript
 from alembic.runtime.migration import MigrationContext
-from alembic.util import CommandError
 from sqlalchemy.engine import Connection
 
 from qapla_db.backends import Backend, get_backend, safe_url
@@ -27,6 +26,8 @@ from qapla_db.errors import (
     SettingMissing,
 )
 from qapla_db.migrations.autogenerate import VERSION_TABLE, OwnTables, drop_empty, metadata_of
+from qapla_db.migrations.checks import expect_run, require_template
+from qapla_db.migrations.command_error import as_command_error
 from qapla_db.migrations.connections import connected, migration_engine
 from qapla_db.migrations.runner import Runner
 from qapla_db.registry import Host
@@ -83,6 +84,7 @@ class AlembicEnv:
         self.lock_timeout = lock_timeout
         self.configure = configure
         self.tables = OwnTables(metadata_of(model))
+        expect_run(name)
 
     def run(self) -> None:
         """Run the Alembic command that is under way.
@@ -103,6 +105,7 @@ class AlembicEnv:
         prepare(host, asked_for_tests(config))
         database = host.dbs[self.name]
         self._check_directory(database, config.attributes.get("database"))
+        require_template(config, context.script.dir)
         given: Connection | None = config.attributes.get("connection")
         backend, url = self._target(database, config.attributes.get("url"))
         if context.is_offline_mode():
@@ -282,23 +285,3 @@ def sharing(database: Database) -> list[Database]:
         return [database]
     registered = database.host.dbs.values()
     return [one for one in registered if one.settings.identity == settings.identity] or [database]
-
-
-def as_command_error(error: QaplaError) -> QaplaError:
-    """Return an error of ours as one that is Alembic's CommandError too."""
-    if isinstance(error, CommandError):
-        return error
-    kind = _command_error(type(error))
-    shown = kind.__new__(kind, error.message)
-    shown.__dict__.update(error.__dict__)
-    return shown
-
-
-def _command_error(kind: type[QaplaError]) -> type[QaplaError]:
-    def reduce(error: QaplaError) -> tuple[object, ...]:
-        plain = kind.__new__(kind, error.message)
-        plain.__dict__.update(error.__dict__)
-        return as_command_error, (plain,)
-
-    namespace = {"__reduce__": reduce, "__doc__": kind.__doc__, "__module__": kind.__module__}
-    return type(kind.__name__, (kind, CommandError), namespace)

@@ -23,7 +23,8 @@ from qapla_db.errors import (
     UnknownDatabase,
 )
 from qapla_db.migrations import current, migrate
-from qapla_db.migrations.environment import as_command_error, version_table
+from qapla_db.migrations.command_error import as_command_error
+from qapla_db.migrations.environment import version_table
 from tests.conftest import FreshURL
 from tests.migrations.conftest import MakeProject
 from tests.migrations.project import Project, rows, tables
