@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
+import sqlite3
 import threading
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from pathlib import Path
 from typing import Any
 
@@ -78,14 +81,63 @@ def test_threads_that_open_a_new_file_at_once(tmp_path: Path) -> None:
         barrier = threading.Barrier(8)
 
         def connect(url: str = url, barrier: threading.Barrier = barrier) -> None:
-            with make_application({"main": url}) as app:
-                barrier.wait(WAIT)
-                with app.dbs["main"].transaction() as session:
-                    session.execute(sa.text("CREATE TABLE IF NOT EXISTS t (n INTEGER)"))
+            open_at_once(url, barrier)
 
         with ThreadPoolExecutor(8) as pool:
             for future in [pool.submit(connect) for _ in range(8)]:
                 future.result(WAIT)
+
+
+def open_at_once(url: str, barrier: Any) -> None:
+    """Be one of those who are the first to connect."""
+    with make_application({"main": url}) as app:
+        barrier.wait(WAIT)
+        with app.dbs["main"].transaction() as session:
+            session.execute(sa.text("CREATE TABLE IF NOT EXISTS t (n INTEGER)"))
+
+
+def open_files_at_once(directory: str, rounds: int, barrier: Any) -> None:
+    """Be one of those processes, for several files."""
+    for number in range(rounds):
+        open_at_once(f"sqlite:///{directory}/{number}.db", barrier)
+
+
+def test_processes_that_open_a_new_file_at_once(tmp_path: Path) -> None:
+    """Processes that are the first to connect do not get in each other's way."""
+    context = multiprocessing.get_context("spawn")
+    barrier = context.Barrier(6)
+    arguments = (str(tmp_path), 30, barrier)
+    processes = [context.Process(target=open_files_at_once, args=arguments) for _ in range(6)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join(60)
+    assert [0] * 6 == [process.exitcode for process in processes]
+
+
+def test_new_file_while_another_program_writes(tmp_path: Path) -> None:
+    """Who opens a file in which another program writes gets it once that one is done."""
+    file = tmp_path / "other.db"
+    with closing(sqlite3.connect(file, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        with make_application({"main": f"sqlite:///{file}"}) as app, ThreadPoolExecutor(1) as pool:
+            future = pool.submit(lambda: app.dbs["main"].engine.connect().close())
+            with pytest.raises(TimeoutError):
+                future.result(0.3)
+            other.execute("ROLLBACK")
+            future.result(WAIT)
+
+
+def test_new_file_that_stays_locked(tmp_path: Path) -> None:
+    """Who opens a file that stays locked waits for its time-out, and no longer."""
+    file = tmp_path / "other.db"
+    with closing(sqlite3.connect(file, isolation_level=None)) as other:
+        other.execute("BEGIN IMMEDIATE")
+        with make_application({"main": f"sqlite:///{file}?timeout=0.3"}) as app:
+            started = time.monotonic()
+            with pytest.raises(sa.exc.OperationalError, match="database is locked"):
+                app.dbs["main"].engine.connect()
+            assert 0.3 <= time.monotonic() - started < WAIT
 
 
 def test_another_thread_waits(database: Database) -> None:

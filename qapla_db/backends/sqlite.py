@@ -9,8 +9,10 @@ with BEGIN IMMEDIATE: nothing is lost, who writes waits for who writes.
 from __future__ import annotations
 
 import os
+import random
 import sys
 import threading
+import time
 import weakref
 from collections.abc import Mapping
 from pathlib import Path
@@ -34,6 +36,7 @@ from qapla_db.errors import InvalidArgument, SessionConflict
 __all__ = ["SQLiteBackend"]
 
 _QUERY_ONLY = "qapla_db_query_only"
+_BUSY = 5  # SQLITE_BUSY
 _READ_ONLY_FILE = 8  # SQLITE_READONLY
 _FILE_WAYS = (
     "lend the first session, commit it, or open the second one with session(read_only=True)"
@@ -196,14 +199,24 @@ def _prepare_connection(dbapi_connection: Any, record: object) -> None:
 
 
 def _use_log(cursor: Any) -> None:
-    if cursor.execute("PRAGMA journal_mode").fetchone()[0] == "wal":
-        return
-    try:
-        cursor.execute("PRAGMA journal_mode = WAL")
-    except Exception as error:
-        # a file that may only be read stays as it is
-        if getattr(error, "sqlite_errorcode", 0) & 0xFF != _READ_ONLY_FILE:
-            raise
+    """Switch a file to the write-ahead log, while others may do the same.
+
+    SQLite calls no busy handler for some of the locks of this switch and answers
+    SQLITE_BUSY at once (https://sqlite.org/c3ref/busy_handler.html), so we wait here.
+    """
+    deadline = time.monotonic() + cursor.execute("PRAGMA busy_timeout").fetchone()[0] / 1000
+    while True:
+        try:
+            if cursor.execute("PRAGMA journal_mode").fetchone()[0] != "wal":
+                cursor.execute("PRAGMA journal_mode = WAL")
+            return
+        except Exception as error:
+            code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+            if code == _READ_ONLY_FILE:
+                return  # a file that may only be read stays as it is
+            if code != _BUSY or time.monotonic() >= deadline:
+                raise
+        time.sleep(random.uniform(0.001, 0.02))  # two that met shall not meet again
 
 
 def _make_writable(dbapi_connection: Any, record: Any, state: object) -> None:
