@@ -168,11 +168,15 @@ def connect_celery(celery_app: Any, app: Host) -> None:
     the worker of another Celery application.
 
     In a process where the application is prepared already, as in tests with a
-    worker in a thread, the worker uses it as it is and leaves it open.
+    worker in a thread, the worker uses it as it is and leaves it open. So it
+    does with a host of another make that has no ``prepare()``. One that has no
+    ``endpoint`` is prepared as if it were not prepared yet; of one that has no
+    ``close()`` the connections are closed.
 
     :param celery_app: the ``celery.Celery`` whose workers are meant.
     :param app: the application; calling this twice for both does nothing more.
-    :raises Misuse: ``celery_app`` is not a Celery application.
+    :raises Misuse: ``celery_app`` is not a Celery application, or ``app`` is
+        nothing that has databases.
     """
     from celery import Celery, signals
 
@@ -180,6 +184,11 @@ def connect_celery(celery_app: Any, app: Host) -> None:
         raise Misuse(
             f"connect_celery() got {celery_app!r} in place of the Celery application; "
             "write connect_celery(celery_app, app)"
+        )
+    if isinstance(app, type) or not (hasattr(app, "prepare") or _has_databases(app)):
+        raise Misuse(
+            f"connect_celery() got {app!r} in place of the application, which has neither "
+            "prepare() nor dbs; write connect_celery(celery_app, app)"
         )
     current = getattr(celery_app, "_get_current_object", None)  # celery.current_app is a proxy
     worker = _Worker(current() if current else celery_app, app)
@@ -190,6 +199,13 @@ def connect_celery(celery_app: Any, app: Host) -> None:
         (signals.worker_shutdown, worker.end),
     ):
         signal.connect(receiver, weak=False, dispatch_uid=worker.uid)
+
+
+def _has_databases(app: Host) -> bool:
+    try:
+        return hasattr(app, "dbs")
+    except QaplaError:  # it has none before it is prepared
+        return True
 
 
 class _Worker:
@@ -211,7 +227,7 @@ class _Worker:
         from celery import current_app
 
         # a spawned process works with a copy of the Celery application, known by its name
-        if self._app.endpoint is None and current_app.main == self._celery_app.main:
+        if self._endpoint is None and current_app.main == self._celery_app.main:
             self._prepare()
 
     def end_process(self, **_: object) -> None:
@@ -219,16 +235,20 @@ class _Worker:
         if self._prepared_in == os.getpid():
             self._close()
         elif self._prepared_in is not None:
-            for database in self._app.dbs.values():
-                database.dispose()
+            self._dispose()
 
     def end(self, sender: Any, **_: object) -> None:
         """In a worker's main process, after its pool has ended."""
         if sender.app is self._celery_app and self._prepared_in == os.getpid():
             self._close()
 
+    @property
+    def _endpoint(self) -> str | None:
+        # a host of another make may tell nobody what it is prepared for
+        return getattr(self._app, "endpoint", None)
+
     def _prepare(self) -> None:
-        endpoint = self._app.endpoint
+        endpoint = self._endpoint
         if endpoint not in (None, "celery"):
             level = logging.INFO if endpoint == "tests" else logging.WARNING
             log.log(
@@ -239,8 +259,12 @@ class _Worker:
                 endpoint,
             )
             return
+        prepare = getattr(self._app, "prepare", None)
+        # a host of another make may prepare itself, or not tell that we have prepared it
+        if prepare is None or self._prepared_in is not None:
+            return
         try:
-            self._app.prepare("celery")
+            prepare("celery")
         except Exception as error:
             # as an exit, because Celery logs an exception of ours and starts all the same
             if not isinstance(error, QaplaError):
@@ -256,3 +280,9 @@ class _Worker:
         close = getattr(self._app, "close", None)  # a host of another make may have none
         if close is not None:
             close()
+        else:
+            self._dispose()
+
+    def _dispose(self) -> None:
+        for database in self._app.dbs.values():
+            database.dispose()

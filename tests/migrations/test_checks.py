@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
+from alembic import context
 from alembic.util import CommandError
 
 from qapla_db.env import AlembicEnv
@@ -68,6 +69,7 @@ def test_run_is_forgotten_for_each_command(one: Project, arguments: str) -> None
     with pytest.raises(MigrationIncomplete, match=NOTHING) as caught:
         one.run(*arguments.split())
     assert isinstance(caught.value, CommandError)
+    assert not hasattr(context, "config"), "Alembic has not put its context away"
     assert ["a1_.py"] == one.versions()
     (one.directory("main") / "env.py").write_text(whole)
     assert "main: base -> a1" in one.run("upgrade", "head")

@@ -185,6 +185,28 @@ def test_spawned_processes_prepare_themselves(home: Path) -> None:
         assert f"{parent} closed" not in journal(home)
 
 
+@pytest.mark.parametrize(
+    ("host", "expected"),
+    [
+        ("mute", []),
+        ("secretive", ["parent prepared", "child disposed", "parent disposed"]),
+        ("closing", ["parent prepared", "child disposed", "parent closed", "parent disposed"]),
+    ],
+)
+def test_a_host_of_another_make(home: Path, host: str, expected: list[str]) -> None:
+    """A worker does with a host what the host can do: prepare it once, close its connections."""
+    urls = {"main": sa.make_url(f"sqlite:///{home / 'main.sqlite3'}")}
+    module = "tests.tasks.other_host_app"
+    command = worker_command("prefork", 1, app=f"{module}:celery")
+    with running(command, home, urls, TASKS_HOST=host) as worker:
+        child = worker.run("ask", module=module)
+        assert child == worker.run("ask", module=module)
+        assert 0 == worker.stop()
+        pids = {"parent": str(worker.process.pid), "child": str(child)}
+    lines = [line.removesuffix(" for celery") for line in journal(home)]
+    assert [f"{pids[who]} {what}" for who, what in map(str.split, expected)] == lines
+
+
 def test_a_worker_in_a_thread_uses_what_is_prepared(home: Path) -> None:
     """In a process prepared for tests a worker neither prepares nor closes the application."""
     code = f"""

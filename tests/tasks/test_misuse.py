@@ -12,6 +12,7 @@ import pytest
 from celery import Celery
 from sqlalchemy.orm import Session
 
+from qapla_db import DatabaseMixin
 from qapla_db.decorators import INJECTED, WithDatabase, connect_celery
 from qapla_db.errors import Misuse
 from tests.support import SmallApplication
@@ -129,6 +130,26 @@ def test_connect_celery_takes_celery_first() -> None:
     """Exchanged arguments are told."""
     with pytest.raises(Misuse, match=r"write connect_celery\(celery_app, app\)"):
         connect_celery(app, celery_app)
+
+
+@pytest.mark.parametrize("wrong", [None, "app", SmallApplication, celery_app], ids=str)
+def test_connect_celery_takes_an_application(wrong: Any) -> None:
+    """What has no databases and cannot be prepared is refused."""
+    with pytest.raises(Misuse, match=r"neither prepare\(\) nor dbs; write connect_celery"):
+        connect_celery(Celery("refused", set_as_current=False), wrong)
+
+
+def test_connect_celery_takes_a_host_of_another_make() -> None:
+    """A host that registers its databases later, and one that gets them by prepare(), will do."""
+
+    class Later(DatabaseMixin):
+        settings: dict[str, str] = {}
+
+    class Preparable:
+        def prepare(self, endpoint: str) -> None: ...
+
+    for host in (Later(), Preparable()):
+        connect_celery(Celery("accepted", set_as_current=False), host)  # type: ignore[arg-type]
 
 
 def test_a_lazy_task_stays_lazy() -> None:
