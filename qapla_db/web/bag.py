@@ -20,7 +20,7 @@ from pyramid.threadlocal import manager
 from qapla_db.database import Database
 from qapla_db.errors import RequestEnded
 from qapla_db.session import Session
-from qapla_db.web.body import StreamedResponse, is_file
+from qapla_db.web.body import StreamedResponse, is_file, sent_by
 
 __all__ = ["make_policy", "open_session"]
 
@@ -92,7 +92,7 @@ def open_session(request: Any, database: Database) -> Session:
     environ = request.environ
     bag = environ.get(KEY)
     if bag is None or bag.owner != id(environ):
-        bag = environ[KEY] = _bag_without_policy(request)
+        bag = _bag_without_policy(request)
     if bag is None or bag.ended:
         raise RequestEnded(
             f"request.{database.name} was first used after its request had ended, when nobody "
@@ -105,12 +105,16 @@ def open_session(request: Any, database: Database) -> Session:
 
 
 def _bag_without_policy(request: Any) -> Bag | None:
-    """Make a bag for a subrequest or a prepared request (``prepare()``, ``pshell``)."""
-    bag, outer = Bag(request.environ), _outer_bag()
+    """Find a bag for a subrequest or a prepared request (``prepare()``, ``pshell``).
+
+    One that is over, but for its body, shares the bag of who reads that body.
+    """
+    outer = _outer_bag()
+    if _has_finished(request):
+        return outer
+    bag = request.environ[KEY] = Bag(request.environ)
     if outer is not None:
         outer.inner.append(bag)
-    if _has_finished(request):
-        return bag if outer is not None else None
 
     def finished(request: Any) -> None:
         body = getattr(bag.response, "app_iter", ())
@@ -123,13 +127,14 @@ def _bag_without_policy(request: Any) -> Bag | None:
 
 
 def _outer_bag() -> Bag | None:
-    """Return the bag of the request that the current one is a subrequest of."""
+    """Return the bag of the request that the current one is a subrequest of, or streams into."""
     for pushed in reversed(manager.stack):
         environ = getattr(pushed["request"], "environ", {})
         bag: Bag | None = environ.get(KEY)
         if bag is not None and bag.owner == id(environ) and not bag.ended:
             return bag
-    return None
+    sender = sent_by()
+    return sender if isinstance(sender, Bag) and not sender.ended else None
 
 
 def _has_finished(request: Any) -> bool:
@@ -164,7 +169,7 @@ def make_policy(inner: Policy) -> Policy:
         if isinstance(body, (list, tuple)) or is_file(body, environ):
             bag.end(response)
             return response
-        return StreamedResponse(response, bag.end)
+        return StreamedResponse(response, bag)
 
     return policy
 

@@ -3,14 +3,33 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any
+from contextvars import ContextVar
+from typing import Any, Protocol, TypeVar
 
 from pyramid.response import FileIter
 from webob.static import FileIter as WebObFileIter
 
-__all__ = ["StreamedResponse", "is_file"]
+__all__ = ["StreamedResponse", "is_file", "sent_by"]
 
-End = Callable[[Any], None]
+T = TypeVar("T")
+
+
+class Owner(Protocol):
+    """What a request keeps until its body has been sent."""
+
+    def end(self, response: Any) -> None:
+        """End the request.
+
+        :param response: what was sent; None when that did not end well.
+        """
+
+
+_sending: ContextVar[Owner | None] = ContextVar("qapla_db_sending", default=None)
+
+
+def sent_by() -> Owner | None:
+    """Return the owner of the body that is made right now, further up in this very call."""
+    return _sending.get()
 
 
 def is_file(body: object, environ: Mapping[str, Any]) -> bool:
@@ -34,13 +53,12 @@ class StreamedResponse:
     """A response whose body may use the sessions while it is sent.
 
     :param response: the response of the application.
-    :param end: called once, with the response when its body has been sent, or
-        with None when that did not end well.
+    :param owner: is ended when the body has been sent.
     """
 
-    def __init__(self, response: Any, end: End) -> None:
+    def __init__(self, response: Any, owner: Owner) -> None:
         self._response = response
-        self._end = end
+        self._owner = owner
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._response, name)
@@ -49,29 +67,44 @@ class StreamedResponse:
         self, environ: dict[str, Any], start_response: Callable[..., Any]
     ) -> Iterable[bytes]:
         try:
-            body: Iterable[bytes] = self._response(environ, start_response)
-            kind = _SizedBody if hasattr(body, "__len__") else _Body
-            return kind(body, self._response, self._end)
+            return _sent(self._owner, lambda: self._body(environ, start_response))
         except BaseException:
-            self._end(None)
+            self._owner.end(None)
             raise
+
+    def _body(self, environ: dict[str, Any], start_response: Callable[..., Any]) -> _Body:
+        body = self._response(environ, start_response)
+        kind = _SizedBody if hasattr(body, "__len__") else _Body
+        return kind(body, self._response, self._owner)
+
+
+def _sent(owner: Owner, work: Callable[[], T]) -> T:
+    """Do a piece of the sending of a body, and let what it calls know whose body that is.
+
+    A generator's context is that of its caller, so this is done piece by piece.
+    """
+    token = _sending.set(owner)
+    try:
+        return work()
+    finally:
+        _sending.reset(token)
 
 
 class _Body:
     """A body that ends the request when it is sent, fails or is closed by the server."""
 
-    def __init__(self, body: Iterable[bytes], response: Any, end: End) -> None:
+    def __init__(self, body: Iterable[bytes], response: Any, owner: Owner) -> None:
         self._body: Iterable[bytes] | None = body
-        self._chunks = iter(body)
+        self._next = iter(body).__next__
         self._response = response
-        self._end = end
+        self._owner = owner
 
     def __iter__(self) -> Iterator[bytes]:
         return self
 
     def __next__(self) -> bytes:
         try:
-            return next(self._chunks)
+            return _sent(self._owner, self._next)
         except StopIteration:
             self._finish(self._response)
             raise
@@ -90,18 +123,18 @@ class _Body:
         try:
             close = getattr(body, "close", None)
             if close is not None:
-                close()
+                _sent(self._owner, close)
         except BaseException:
-            self._end(None)
+            self._owner.end(None)
             raise
-        self._end(response)
+        self._owner.end(response)
 
 
 class _SizedBody(_Body):
     """A body that tells how many chunks it has, as its server may want to know."""
 
-    def __init__(self, body: Any, response: Any, end: End) -> None:
-        super().__init__(body, response, end)
+    def __init__(self, body: Any, response: Any, owner: Owner) -> None:
+        super().__init__(body, response, owner)
         self._length = len(body)
 
     def __len__(self) -> int:

@@ -151,18 +151,6 @@ def test_the_stream_of_a_subrequest_sent_as_the_answer(make_site: MakeSite) -> N
     assert NOTHING_OUT == site.checked_out()
 
 
-def test_a_subrequest_opens_nothing_after_everything(make_site: MakeSite) -> None:
-    """A subrequest's body that first asks for a session when nobody could close it is refused."""
-
-    def outer(request: Any) -> Response:
-        return request.invoke_subrequest(Request.blank("/inner"))
-
-    site = make_site(views(outer=outer, inner=_stream_what_the_body_opens))
-    with pytest.raises(RequestEnded):
-        site.client().get("/outer")
-    assert NOTHING_OUT == site.checked_out()
-
-
 def test_a_subrequest_of_a_request_that_ends(make_site: MakeSite) -> None:
     """A subrequest made when a prepared request is at its end keeps no session, streamed or not."""
 
