@@ -190,7 +190,7 @@ def test_a_body_that_makes_subrequests(make_site: MakeSite) -> None:
 
 
 def test_a_body_that_is_read_after_the_answer(make_site: MakeSite) -> None:
-    """Who keeps the inner response and reads it when all is over gets no session, nor that of another."""
+    """Who keeps the inner response and reads it when all is over gets no session of anybody."""
     kept: list[Response] = []
 
     def outer(request: Any) -> Response:
