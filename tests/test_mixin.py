@@ -68,6 +68,7 @@ def test_the_whole_life(host: OtherHost) -> None:
         host.dbs  # noqa: B018
     host.add_database_app([Database("main", "migrations_main"), Database("audit")])
     main = host.dbs["main"]
+    host.dbs["audit"].create()
     migrate(main)
     assert ("a1",) == current(main)
     with main.session() as session, host.dbs["audit"].session() as other:
@@ -88,6 +89,7 @@ def test_close_even_if_one_fails(host: OtherHost, caplog: pytest.LogCaptureFixtu
     databases = [Stubborn("main"), Stubborn("audit")]
     host.add_database_app(databases)
     for database in databases:
+        database.create()
         database.ping()
     with pytest.raises(RuntimeError, match="audit does not close"):
         host.close_databases()
@@ -102,6 +104,7 @@ def test_close_without_databases_and_again(host: OtherHost) -> None:
     host.close_databases()
     for _ in range(2):
         host.add_database_app([Database("main")])
+        host.dbs["main"].create()
         assert host.dbs["main"].ping() > 0
         host.close_databases()
         host.close_databases()

@@ -195,7 +195,7 @@ def test_spawned_processes_prepare_themselves(home: Path) -> None:
 )
 def test_a_host_of_another_make(home: Path, host: str, expected: list[str]) -> None:
     """A worker does with a host what the host can do: prepare it once, close its connections."""
-    urls = {"main": sa.make_url(f"sqlite:///{home / 'main.sqlite3'}")}
+    urls = {"main": sa.make_url("sqlite://")}
     module = "tests.tasks.other_host_app"
     command = worker_command("prefork", 1, app=f"{module}:celery")
     with running(command, home, urls, TASKS_HOST=host) as worker:
