@@ -22,6 +22,7 @@
     ├── TransactionFailed
     ├── ServerError
     ├── NotFound
+    ├── PageNotFound
     ├── MultipleFound
     ├── Conflict
     ├── Unsupported
@@ -60,6 +61,7 @@ __all__ = [
     "MultipleFound",
     "NotFound",
     "NotPrepared",
+    "PageNotFound",
     "QaplaError",
     "ReadOnlyError",
     "Refused",
@@ -196,6 +198,20 @@ class NotFound(QaplaError):
         self.model = model
         self.key = key
         super().__init__(f"{model.__name__} with the primary key {key!r} does not exist")
+
+
+class PageNotFound(QaplaError):
+    """A page beyond the last one was asked for.
+
+    :ivar page: its number.
+    :ivar pages: how many there are, None where that is not known.
+    """
+
+    def __init__(self, page: int, pages: int | None) -> None:
+        self.page = page
+        self.pages = pages
+        there = "" if pages is None else f"; there are {pages}"
+        super().__init__(f"there is no page {page}{there}")
 
 
 class MultipleFound(QaplaError):

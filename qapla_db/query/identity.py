@@ -1,0 +1,193 @@
+"""What tells the rows of a select apart, so that an order of them can be made complete."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.orm import Bundle, Mapper
+from sqlalchemy.orm.util import AliasedInsp
+from sqlalchemy.sql.elements import ClauseElement, ColumnElement, Label, Over, UnaryExpression
+from sqlalchemy.sql.functions import FunctionElement
+from sqlalchemy.sql.operators import asc_op, desc_op, nulls_first_op, nulls_last_op
+from sqlalchemy.sql.selectable import Alias, ReturnsRows
+
+__all__ = ["completed", "entity_of", "has_limit", "is_grouped", "row_key", "without_direction"]
+
+_DIRECTIONS = frozenset({asc_op, desc_op, nulls_first_op, nulls_last_op})
+# fmt: off
+_AGGREGATES = frozenset({
+    "aggregate_strings", "any_value", "array_agg", "avg", "bit_and", "bit_or", "bit_xor",
+    "bool_and", "bool_or", "count", "every", "group_concat", "json_agg", "json_arrayagg",
+    "json_group_array", "json_object_agg", "jsonb_agg", "max", "min", "mode",
+    "percentile_cont", "percentile_disc", "stddev", "stddev_pop", "stddev_samp",
+    "string_agg", "sum", "total", "var_pop", "var_samp", "variance",
+})
+# fmt: on
+
+
+def completed(
+    order: Iterable[ColumnElement[Any]], key: Iterable[ColumnElement[Any]]
+) -> list[ColumnElement[Any]]:
+    """Return an order with the parts of a key added that it does not have yet."""
+    clauses = list(order)
+    known = [without_direction(clause) for clause in clauses]
+    clauses += [part for part in key if not any(one.compare(part) for one in known)]
+    return clauses
+
+
+def without_direction(clause: Any) -> Any:
+    """Return what is ordered by, without ASC, DESC, NULLS FIRST, NULLS LAST."""
+    while isinstance(clause, UnaryExpression) and clause.modifier in _DIRECTIONS:
+        clause = clause.element
+    return clause
+
+
+def has_limit(statement: sa.Select[Any]) -> bool:
+    """Tell whether a select has a LIMIT, OFFSET or FETCH of its own."""
+    parts = (statement._limit_clause, statement._offset_clause, statement._fetch_clause)
+    return any(part is not None for part in parts)
+
+
+def is_grouped(statement: sa.Select[Any]) -> bool:
+    """Tell whether the rows of a select are others than those of its tables."""
+    return bool(
+        statement._group_by_clauses
+        or statement._distinct
+        or any(map(_aggregates, _expressions(statement)))
+    )
+
+
+def entity_of(statement: sa.Select[Any]) -> Mapper[Any] | None:
+    """Return the mapper of the first mapped class of a select, None where there is none."""
+    for description in statement.column_descriptions:
+        inspected = sa.inspect(description.get("entity"), raiseerr=False)
+        if isinstance(inspected, Mapper | AliasedInsp):
+            return inspected.mapper
+    return None
+
+
+def row_key(statement: sa.Select[Any]) -> list[ColumnElement[Any]]:
+    """Return what the rows of a select differ in, as far as a reader can see it.
+
+    The primary keys of whatever the columns are taken from. Where the rows are
+    grouped or made distinct there are no primary keys to order by, but what they
+    are grouped by or consist of. Nothing for a single row of aggregates.
+    """
+    if statement._group_by_clauses:
+        return list(statement._group_by_clauses)
+    expressions = list(_expressions(statement))
+    if any(map(_aggregates, expressions)):
+        return []
+    if statement._distinct and not statement._distinct_on:
+        return _unique(part for one in expressions for part in _distinct_parts(one))
+    keys = [part for one in expressions for part in _keys(one)]
+    if not keys:
+        keys = [part for one in statement.get_final_froms() for part in _table_keys(one)]
+    return _unique([*statement._distinct_on, *keys])
+
+
+def _expressions(statement: sa.Select[Any]) -> Iterator[Any]:
+    pending = [description["expr"] for description in statement.column_descriptions]
+    for one in pending:
+        if isinstance(one, Bundle):
+            yield from one.exprs
+        else:
+            yield one
+
+
+def _distinct_parts(expression: Any) -> Iterator[ColumnElement[Any]]:
+    # what a distinct select is ordered by must be selected
+    entity = _entity(expression)
+    if entity is not None:
+        yield from _entity_key(entity)
+    else:
+        element = _element(expression)
+        if isinstance(element, ColumnElement):
+            yield element
+
+
+def _keys(expression: Any) -> Iterator[ColumnElement[Any]]:
+    entity = _entity(expression)
+    if entity is not None:
+        yield from _entity_key(entity)
+        return
+    element = _element(expression)
+    if not isinstance(element, ColumnElement):
+        return
+    for column in _columns(element):
+        owner = column._annotations.get("parententity")
+        table: Any = column.table
+        if owner is not None:
+            yield from _entity_key(owner)
+        elif _is_table(table) and table.primary_key.columns:
+            yield from table.primary_key.columns
+        else:
+            yield element.element if isinstance(element, Label) else element
+
+
+def _table_keys(source: Any) -> Iterator[ColumnElement[Any]]:
+    if isinstance(source, sa.Join):
+        yield from _table_keys(source.left)
+        yield from _table_keys(source.right)
+    elif _is_table(source):
+        yield from source.primary_key.columns
+
+
+def _columns(element: ClauseElement) -> Iterator[sa.ColumnClause[Any]]:
+    if isinstance(element, sa.ColumnClause):
+        yield element
+    elif not _is_query(element):
+        for child in element.get_children():
+            yield from _columns(child)
+
+
+def _aggregates(expression: Any) -> bool:
+    element = _element(expression)
+    if isinstance(element, FunctionElement) and _name(element) in _AGGREGATES:
+        return True
+    if not isinstance(element, ClauseElement) or isinstance(element, Over) or _is_query(element):
+        return False
+    return any(map(_aggregates, element.get_children()))
+
+
+def _is_query(element: ClauseElement) -> bool:
+    # what is inside has tables of its own; a function only looks as if
+    return isinstance(element, ReturnsRows) and not isinstance(element, FunctionElement)
+
+
+def _name(function: FunctionElement[Any]) -> str:
+    return str(getattr(function, "name", "")).lower()
+
+
+def _element(expression: Any) -> Any:
+    return (
+        expression.__clause_element__() if hasattr(expression, "__clause_element__") else expression
+    )
+
+
+def _entity(expression: Any) -> Mapper[Any] | AliasedInsp[Any] | None:
+    inspected = sa.inspect(expression, raiseerr=False)
+    return inspected if isinstance(inspected, Mapper | AliasedInsp) else None
+
+
+def _entity_key(entity: Mapper[Any] | AliasedInsp[Any]) -> Iterator[ColumnElement[Any]]:
+    mapper = entity.mapper
+    for column in mapper.primary_key:
+        attribute = getattr(entity.entity, mapper.get_property_by_column(column).key)
+        yield attribute.__clause_element__()
+
+
+def _is_table(selectable: Any) -> bool:
+    if isinstance(selectable, Alias):
+        selectable = selectable.element
+    return isinstance(selectable, sa.Table)
+
+
+def _unique(parts: Iterable[ColumnElement[Any]]) -> list[ColumnElement[Any]]:
+    found: list[ColumnElement[Any]] = []
+    for part in parts:
+        if not any(one.compare(part) for one in found):
+            found.append(part)
+    return found
