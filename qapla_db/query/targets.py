@@ -17,11 +17,14 @@ __all__ = [
     "backend_of",
     "bind_of",
     "model_of",
+    "nulls_sort_last",
     "select_of",
     "session_of",
 ]
 
 M = TypeVar("M")
+
+_NULLS_SORT_LAST = frozenset({"postgresql", "oracle", "cockroachdb"})
 
 
 def session_of(session: Session | scoped_session[Any]) -> Session:
@@ -67,6 +70,11 @@ def backend_of(session: Session, model: type[Any]) -> Backend:
             "group 'qapla_db.backends'"
         )
     return backend
+
+
+def nulls_sort_last(session: Session, model: type[Any]) -> bool:
+    """Tell whether the database takes a null for the largest value."""
+    return bind_of(session, model).dialect.name in _NULLS_SORT_LAST
 
 
 def select_of(target: type[M] | sa.Select[Any]) -> sa.Select[Any]:

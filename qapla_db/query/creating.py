@@ -1,0 +1,148 @@
+"""Get a row or create it, once, whoever else does the same at the same time."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, TypeVar
+
+import sqlalchemy as sa
+from sqlalchemy.orm import Session
+
+from qapla_db.errors import InvalidArgument, Misuse, MultipleFound
+from qapla_db.query.fields import check_arguments
+from qapla_db.query.filters import conditions
+from qapla_db.query.targets import backend_of, bind_of
+
+__all__ = ["get_or_create"]
+
+M = TypeVar("M")
+
+_ATTEMPTS = 3
+"""How often a row may disappear between the moment it is in the way and the look at it."""
+
+_DUPLICATES = frozenset({"23505", "23P01"})
+"""What PostgreSQL calls a key, or an exclusion, that another row has."""
+
+
+def get_or_create(
+    session: Session, model: type[M], filter_by: Mapping[str, Any] | None, **defaults: Any
+) -> tuple[M, bool]:
+    """Return the instance that has these values, and whether it had to be created.
+
+    Nothing is committed, and nothing but what is tried here is ever rolled
+    back: it runs under a savepoint. An existing row costs one statement, a
+    missing one two, a lost race a third.
+
+    Where ``filter_by`` covers a unique key there is one row in the end, however
+    many callers there are. Without one, on SQLite there is one too, since one
+    transaction writes at a time. PostgreSQL and MariaDB let two transactions
+    that overlap insert one row each, and the next call raises MultipleFound:
+    declare the key unique, or make the callers wait for each other.
+
+    Under REPEATABLE READ and SERIALIZABLE PostgreSQL cannot show the row of who
+    won a race; then its own error 40001 says that the transaction has to be run
+    again.
+
+    :param session: the session.
+    :param model: the mapped class; its constructor makes the instance.
+    :param filter_by: a mapping of field to value, None meaning NULL. An SQL
+        expression is refused: nothing can be created from it.
+    :param defaults: what a new instance gets beside the values of ``filter_by``.
+    :returns: the instance, flushed, and True when it is new.
+    :raises MultipleFound: several rows have these values.
+    :raises UnknownField: a field that the model does not have.
+    :raises sqlalchemy.exc.IntegrityError: the new row breaks a rule, and not because
+        of a race; the session can go on.
+    """
+    values = _values(model, filter_by, defaults)
+    assert filter_by is not None
+    statement = sa.select(model).where(*conditions(model, filter_by)).limit(2)
+    found = _one(session, model, statement, filter_by)
+    if found is not None:
+        return found, False
+    for attempt in range(1, _ATTEMPTS + 1):
+        # flushes what the caller has changed, outside of the savepoint
+        savepoint = session.begin_nested()
+        try:
+            with savepoint:
+                return _create(session, model, values), True
+        except sa.exc.IntegrityError as error:
+            found = _one(session, model, _current(session, model, statement), filter_by)
+            if found is not None:
+                return found, False
+            if attempt == _ATTEMPTS or not _is_gone(session, model, error):
+                raise
+    raise AssertionError("unreachable")
+
+
+def _values(
+    model: type[Any], filter_by: Mapping[str, Any] | None, defaults: Mapping[str, Any]
+) -> dict[str, Any]:
+    if not isinstance(filter_by, Mapping) or not filter_by:
+        raise Misuse(
+            f"get_or_create of {model.__name__} takes filter_by as a mapping of field to value, "
+            f"not {filter_by!r}: nothing can be created from anything else. Look an SQL "
+            "expression up with find_one(), and create with add()"
+        )
+    for name, value in filter_by.items():
+        if isinstance(value, list | tuple | set | frozenset | range):
+            raise InvalidArgument(
+                f"filter_by of get_or_create has several values for {model.__name__}.{name}; "
+                "one row has one, so give one"
+            )
+        if name in defaults and defaults[name] != value:
+            raise InvalidArgument(
+                f"get_or_create has two values for {model.__name__}.{name}: {value!r} in "
+                f"filter_by and {defaults[name]!r} as a default; give one"
+            )
+    values = {**defaults, **filter_by}
+    check_arguments(model, values)
+    return values
+
+
+def _create(session: Session, model: type[M], values: Mapping[str, Any]) -> M:
+    instance = model(**values)
+    session.add(instance)
+    session.flush()
+    return instance
+
+
+def _one(
+    session: Session, model: type[M], statement: sa.Select[M], filter_by: Mapping[str, Any]
+) -> M | None:
+    rows = session.scalars(statement).unique().all()
+    if len(rows) > 1:
+        raise MultipleFound(
+            f"more than one {model.__name__} has {dict(filter_by)!r}; name in filter_by what is "
+            "unique"
+        )
+    return rows[0] if rows else None
+
+
+def _current(session: Session, model: type[M], statement: sa.Select[M]) -> sa.Select[M]:
+    if bind_of(session, model).dialect.name in ("mysql", "mariadb"):
+        # a plain select reads the snapshot, in which the row is not; FOR UPDATE deadlocks
+        return statement.with_for_update(read=True)
+    return statement
+
+
+def _is_gone(session: Session, model: type[Any], error: sa.exc.IntegrityError) -> bool:
+    """Tell whether the row that was in the way has disappeared, or may be created now.
+
+    On PostgreSQL only: the statement is put again, so that it does nothing
+    where a row that this transaction sees is in the way, and is answered with
+    the error 40001 by the server where one is that it cannot see.
+    """
+    if bind_of(session, model).dialect.name != "postgresql" or error.statement is None:
+        return False
+    if error.orig is None or backend_of(session, model).error_code(error.orig) not in _DUPLICATES:
+        return False
+    insert = error.statement.rpartition(" RETURNING ")[0] or error.statement
+    savepoint = session.begin_nested()
+    try:
+        connection = session.connection(bind_arguments={"mapper": model})
+        done = connection.exec_driver_sql(f"{insert} ON CONFLICT DO NOTHING", error.params)
+        return done.rowcount > 0
+    finally:
+        if savepoint.is_active:
+            savepoint.rollback()

@@ -1,0 +1,202 @@
+"""Reading: one instance, several, how many, whether there are any."""
+
+from __future__ import annotations
+
+from typing import Any, Literal, TypeVar, overload
+
+import sqlalchemy as sa
+from sqlalchemy.orm import Session
+
+from qapla_db.errors import InvalidArgument, MultipleFound, NotFound
+from qapla_db.query import pages
+from qapla_db.query.fields import mapper_of, primary_key
+from qapla_db.query.filters import FilterBy, OrderBy, conditions, order_clauses
+from qapla_db.query.pages import Page
+from qapla_db.query.targets import model_of, nulls_sort_last, select_of
+
+__all__ = ["check_exists", "count", "find", "find_one", "get_one", "narrowed"]
+
+M = TypeVar("M")
+
+
+def get_one(session: Session, model: type[M], id: Any) -> M:
+    """Return the instance with a primary key; one that is in the session costs no SQL.
+
+    :param session: the session.
+    :param model: the mapped class.
+    :param id: the key; a tuple or a mapping of attribute to value where it is composite.
+    :raises NotFound: there is no such row.
+    """
+    found = session.get(model, id)
+    if found is None:
+        raise NotFound(model, id)
+    return found
+
+
+@overload
+def find(
+    session: Session,
+    target: type[M] | sa.Select[M],
+    filter_by: FilterBy = None,
+    *,
+    order_by: OrderBy = None,
+    paginate: Literal[True] = True,
+    page: int = 1,
+    per_page: int = 10,
+) -> Page[M]: ...
+
+
+@overload
+def find(
+    session: Session,
+    target: type[M] | sa.Select[M],
+    filter_by: FilterBy = None,
+    *,
+    order_by: OrderBy = None,
+    paginate: Literal[False],
+    page: int = 1,
+    per_page: int = 10,
+) -> list[M]: ...
+
+
+@overload
+def find(
+    session: Session,
+    target: type[M] | sa.Select[M],
+    filter_by: FilterBy = None,
+    *,
+    order_by: OrderBy = None,
+    paginate: bool,
+    page: int = 1,
+    per_page: int = 10,
+) -> Page[M] | list[M]: ...
+
+
+def find(
+    session: Session,
+    target: type[M] | sa.Select[M],
+    filter_by: FilterBy = None,
+    *,
+    order_by: OrderBy = None,
+    paginate: bool = True,
+    page: int = 1,
+    per_page: int = 10,
+) -> Page[M] | list[M]:
+    """Return what answers a filter: a page of it, or a list of all.
+
+    :param session: the session.
+    :param target: a mapped class, or a select of one.
+    :param filter_by: a mapping of field to value, or an SQL expression.
+    :param order_by: fields (``-`` before the descending) or SQL expressions; the
+        primary key where nothing is given.
+    :param paginate: False gives all of it, as a list.
+    :param page: number of the page, from 1.
+    :param per_page: how many to a page.
+    :raises UnknownField: a field that the model does not have.
+    """
+    model: type[Any] = model_of(target)
+    statement = narrowed(target, filter_by)
+    if order_by is not None:
+        nulls_last = nulls_sort_last(session, model)
+        statement = statement.order_by(*order_clauses(model, order_by, nulls_sort_last=nulls_last))
+    if paginate:
+        return pages.paginate(session, statement, page=page, per_page=per_page)
+    return _all(session, _by_key(statement, model))
+
+
+def find_one(
+    session: Session, target: type[M] | sa.Select[M], filter_by: FilterBy = None
+) -> M | None:
+    """Return the one that answers a filter, or None.
+
+    :param session: the session.
+    :param target: a mapped class, or a select of one.
+    :param filter_by: a mapping of field to value, or an SQL expression.
+    :raises MultipleFound: several do.
+    :raises UnknownField: a field that the model does not have.
+    """
+    statement = narrowed(target, filter_by)
+    if not (_is_limited(statement) or statement._setup_joins or statement._from_obj):
+        statement = statement.limit(2)  # but where a join may repeat the same one
+    rows = _all(session, statement)
+    if len(rows) > 1:
+        raise MultipleFound(
+            f"more than one {model_of(target).__name__} answers the filter {filter_by!r}; "
+            "filter by what is unique, or use find()"
+        )
+    return rows[0] if rows else None
+
+
+def check_exists(
+    session: Session, target: type[Any] | sa.Select[Any], filter_by: FilterBy = None
+) -> bool:
+    """Tell whether anything answers a filter.
+
+    :param session: the session.
+    :param target: a mapped class, or a select of one.
+    :param filter_by: a mapping of field to value, or an SQL expression.
+    :raises UnknownField: a field that the model does not have.
+    """
+    statement = sa.select(narrowed(target, filter_by).exists())
+    return bool(session.scalar(statement, bind_arguments=_bind(target)))
+
+
+def count(session: Session, target: type[Any] | sa.Select[Any], filter_by: FilterBy = None) -> int:
+    """Return how many rows answer a filter.
+
+    :param session: the session.
+    :param target: a mapped class, or a select of one.
+    :param filter_by: a mapping of field to value, or an SQL expression.
+    :raises UnknownField: a field that the model does not have.
+    """
+    counted: sa.Select[Any]
+    if isinstance(target, sa.Select):
+        rows = narrowed(target, filter_by).order_by(None).subquery()
+        counted = sa.select(sa.func.count()).select_from(rows)
+    else:
+        counted = sa.select(sa.func.count()).select_from(target)
+        counted = counted.where(*conditions(target, filter_by))
+    return int(session.scalar(counted, bind_arguments=_bind(target)) or 0)
+
+
+def narrowed(target: type[Any] | sa.Select[Any], filter_by: FilterBy) -> sa.Select[Any]:
+    """Return the select of a target with a filter added.
+
+    :raises InvalidArgument: the select has a limit, before which the filter would act.
+    """
+    statement = select_of(target)
+    if filter_by is None:
+        return statement
+    clauses = conditions(model_of(target), filter_by)
+    if clauses and _is_limited(statement):
+        raise InvalidArgument(
+            "this select has a LIMIT or OFFSET, and a filter would act before it; put the filter "
+            "into the select, or the limit around it"
+        )
+    return statement.where(*clauses)
+
+
+def _is_limited(statement: sa.Select[Any]) -> bool:
+    return (
+        statement._limit_clause is not None
+        or statement._offset_clause is not None
+        or statement._fetch_clause is not None
+    )
+
+
+def _all(session: Session, statement: sa.Select[Any]) -> list[Any]:
+    parts = statement.column_descriptions
+    found: Any = session.execute(statement) if len(parts) > 1 else session.scalars(statement)
+    # a join, also one of an eager load, repeats an entity; values may well be equal
+    return list(found.unique() if any(one["expr"] is one["entity"] for one in parts) else found)
+
+
+def _by_key(statement: sa.Select[Any], model: type[Any]) -> sa.Select[Any]:
+    # rows that are grouped or made distinct have no key to be ordered by
+    if statement._order_by_clauses or statement._group_by_clauses or statement._distinct:
+        return statement
+    return statement.order_by(*primary_key(model))
+
+
+def _bind(target: type[Any] | sa.Select[Any]) -> dict[str, Any]:
+    return {"mapper": mapper_of(model_of(target))}
