@@ -223,12 +223,21 @@ class Conflict(QaplaError):
 
     :ivar model: the mapped class.
     :ivar row: the number of the row, counted from 0, where several were given.
+    :ivar field: the field at fault, where it is known.
     """
 
-    def __init__(self, message: str, *, model: type[object], row: int | None = None) -> None:
+    def __init__(
+        self,
+        message: str,
+        *,
+        model: type[object],
+        row: int | None = None,
+        field: str | None = None,
+    ) -> None:
         super().__init__(message)
         self.model = model
         self.row = row
+        self.field = field
 
 
 class Unsupported(QaplaError):
@@ -253,14 +262,26 @@ class InvalidToken(InvalidArgument):
 
 
 class UnknownField(InvalidArgument):
-    """A model has no attribute of this name."""
+    """A model has no attribute of this name.
 
-    def __init__(self, model: type[object], unknown: Iterable[str], known: Iterable[str]) -> None:
+    :ivar row: the number of the row, counted from 0, where several were given.
+    """
+
+    def __init__(
+        self,
+        model: type[object],
+        unknown: Iterable[str],
+        known: Iterable[str],
+        *,
+        row: int | None = None,
+    ) -> None:
         self.model = model
         self.unknown = tuple(unknown)
         self.known = tuple(known)
+        self.row = row
+        where = "" if row is None else f"row {row}: "
         super().__init__(
-            f"{model.__name__} has no field {', '.join(map(repr, self.unknown))}; "
+            f"{where}{model.__name__} has no field {', '.join(map(repr, self.unknown))}; "
             f"its fields are {', '.join(self.known)}"
         )
 
