@@ -65,8 +65,11 @@ class Bag:
                 for inner in self.inner:
                     inner.end(inner.response)
                 for request, session in self.opened:
-                    if _has_uncommitted(session) and _ended_well(request, response):
+                    if session.has_uncommitted and _ended_well(request, response):
                         _warn(request, session)
+        except Exception:
+            # a comparison of the application's own types; the answer is on its way
+            log.warning("whether a commit is missing cannot be told", exc_info=True)
         finally:
             self.close()
 
@@ -200,15 +203,6 @@ def _ended_well(request: Any, response: Any) -> bool:
     if error is not None and not isinstance(error, HTTPException):
         return False
     return int(getattr(response, "status_code", 500)) < 400
-
-
-def _has_uncommitted(session: Session) -> bool:
-    try:
-        return session.has_uncommitted
-    except Exception:
-        # a comparison of the application's own types; the answer is on its way
-        log.warning("whether a commit is missing cannot be told", exc_info=True)
-        return False
 
 
 def _warn(request: Any, session: Session) -> None:
