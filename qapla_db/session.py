@@ -13,7 +13,6 @@ from sqlalchemy.orm import Session as SQLAlchemySession
 from sqlalchemy.orm import SessionTransaction
 from sqlalchemy.orm.context import FromStatement
 from sqlalchemy.schema import ExecutableDDLElement
-from sqlalchemy.sql.dml import UpdateBase
 from sqlalchemy.sql.elements import TextClause
 from sqlalchemy.sql.selectable import Select, TextualSelect
 
@@ -175,7 +174,7 @@ class Session(SQLAlchemySession):
     def _watch(self, statement: Any) -> None:
         if isinstance(statement, FromStatement | TextualSelect):
             statement = statement.element
-        if isinstance(statement, UpdateBase):
+        if getattr(statement, "is_dml", False):  # also of a lambda_stmt()
             self._writes("insert, update or delete")
         elif isinstance(statement, ExecutableDDLElement):
             self._writes("change the schema")

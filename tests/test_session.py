@@ -284,6 +284,9 @@ WRITES: dict[str, Step] = {
     "core insert": lambda session: session.execute(sa.insert(Item).values(id=3, name="three")),
     "core update": lambda session: session.execute(sa.update(Item).values(name=Item.name)),
     "core delete": lambda session: session.execute(sa.delete(Item)),
+    "lambda statement": lambda session: session.execute(
+        sa.lambda_stmt(lambda: sa.delete(Item).where(Item.id == 1))
+    ),
     "query": lambda session: session.query(Item).filter_by(id=1).delete(),
     "bulk insert": lambda session: session.bulk_insert_mappings(Item, [{"id": 3, "name": "z"}]),
     "bulk update": lambda session: session.bulk_update_mappings(Item, [{"id": 1, "name": "x"}]),
