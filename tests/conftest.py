@@ -1,23 +1,29 @@
 from __future__ import annotations
 
+import gc
 import itertools
 import os
 from collections.abc import Callable, Iterator
-from contextlib import closing
+from contextlib import closing, suppress
+from functools import partial
 from pathlib import Path
 from typing import NoReturn
 
 import psycopg
 import pytest
 import sqlalchemy as sa
+from sqlalchemy.pool import ConnectionPoolEntry
 
-from qapla_db import database as database_module
 from qapla_db.backends import embedded_server, get_backend
 from tests import servers
+from tests.support import wait_until
 
 pytest_plugins = ["pytester"]
 
 FreshURL = Callable[[str], sa.URL]
+
+NOTICED = 5.0
+"""Seconds after which a server has noticed that a client is gone."""
 
 _numbers = itertools.count(1)
 
@@ -30,14 +36,39 @@ def postgresql_directory() -> Iterator[Path]:
         server = embedded_server.start(home / "data", {**options, "max_connections": "200"})
         yield home / "data"
         try:
-            with closing(psycopg.connect(_conninfo(server.url()))) as connection:
-                left = connection.execute(
-                    "SELECT datname, state, query FROM pg_stat_activity "
-                    "WHERE state LIKE 'idle in transaction%'"
-                ).fetchall()
+            left = _still_left(partial(_open_in_postgresql, server.url()))
         finally:
             embedded_server.stop(home / "data")
-        assert [] == left, "the run left transactions open"
+        assert [] == left, "the run left transactions open in PostgreSQL"
+
+
+def _open_in_postgresql(url: sa.URL) -> list[object]:
+    with closing(psycopg.connect(_conninfo(url))) as connection:
+        question = (
+            "SELECT datname, state, query FROM pg_stat_activity "
+            "WHERE state LIKE 'idle in transaction%'"
+        )
+        return list(connection.execute(question))
+
+
+def _open_in_mariadb(url: sa.URL) -> list[object]:
+    # the server that the environment names may have others to serve
+    ours = f"%test_{os.getpid()}%" if os.environ.get("QAPLA_TEST_MARIADB_URL") else "%"
+    engine = sa.create_engine(url, poolclass=sa.NullPool)
+    with engine.connect() as connection:
+        question = sa.text(
+            "SELECT db, trx_mysql_thread_id, trx_started, trx_query "
+            "FROM information_schema.innodb_trx LEFT JOIN information_schema.processlist "
+            "ON id = trx_mysql_thread_id WHERE COALESCE(db, '') LIKE :ours"
+        )
+        return [tuple(row) for row in connection.execute(question, {"ours": ours})]
+
+
+def _still_left(ask: Callable[[], list[object]]) -> list[object]:
+    """What is left when the server has had time to notice who has gone."""
+    with suppress(AssertionError):
+        wait_until(lambda: not ask(), "no transaction is open", NOTICED)
+    return ask()
 
 
 @pytest.fixture(scope="session")
@@ -52,14 +83,14 @@ def _conninfo(url: sa.URL) -> str:
 
 @pytest.fixture(scope="session", autouse=True)
 def nothing_checked_out() -> Iterator[None]:
-    """At the end of the run no database of this process has a connection checked out."""
+    """At the end of the run nobody holds a connection of any pool, disposed of or not."""
     yield
+    gc.collect()  # what a test that leaks on purpose has dropped
     used = [
-        database
-        for database in list(database_module._databases)
-        if database._engine is not None
-        and isinstance(database._engine.pool, sa.QueuePool)
-        and database._engine.pool.checkedout()
+        one.dbapi_connection
+        for one in gc.get_objects()
+        # not isinstance(), which would wake the proxies of other libraries
+        if issubclass(type(one), ConnectionPoolEntry) and one.in_use
     ]
     assert [] == used, "the run left connections checked out"
 
@@ -71,6 +102,8 @@ def mariadb_url() -> Iterator[sa.URL]:
         if isinstance(url, str):
             _without(url)
         yield url
+        left = _still_left(partial(_open_in_mariadb, url))
+    assert [] == left, "the run left transactions open in MariaDB"
 
 
 @pytest.fixture(scope="session")
