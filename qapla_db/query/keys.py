@@ -72,9 +72,9 @@ def check_only_key(
             continue
         name = getattr(item, "name", None) or ", ".join(one.name for one in columns)
         raise Unsupported(
-            f"this database cannot tell which unique key of {model.__name__} a row meets, and would "
-            f"change the wrong row where it meets {name!r}; give the rows no value for that key, "
-            "or look for existing rows first"
+            f"this database cannot tell which unique key of {model.__name__} a row meets, and "
+            f"would change the wrong row where it meets {name!r}; give the rows no value for that "
+            "key, or look for existing rows first"
         )
 
 
