@@ -9,9 +9,10 @@ from sqlalchemy.orm import Session
 
 from qapla_db.errors import InvalidArgument, MultipleFound, NotFound
 from qapla_db.query import pages
-from qapla_db.query.fields import mapper_of, primary_key
+from qapla_db.query.fields import mapper_of
 from qapla_db.query.filters import FilterBy, OrderBy, conditions, order_clauses
-from qapla_db.query.pages import Page
+from qapla_db.query.identity import has_limit, row_key
+from qapla_db.query.pages import Page, fetched
 from qapla_db.query.targets import model_of, nulls_sort_last, select_of
 
 __all__ = ["check_exists", "count", "find", "find_one", "get_one", "narrowed"]
@@ -62,26 +63,39 @@ def find(
 @overload
 def find(
     session: Session,
-    target: type[M] | sa.Select[M],
+    target: sa.Select[*tuple[Any, ...]],
     filter_by: FilterBy = None,
     *,
     order_by: OrderBy = None,
-    paginate: bool,
+    paginate: Literal[True] = True,
     page: int = 1,
     per_page: int = 10,
-) -> Page[M] | list[M]: ...
+) -> Page[Any]: ...
+
+
+@overload
+def find(
+    session: Session,
+    target: sa.Select[*tuple[Any, ...]],
+    filter_by: FilterBy = None,
+    *,
+    order_by: OrderBy = None,
+    paginate: Literal[False],
+    page: int = 1,
+    per_page: int = 10,
+) -> list[Any]: ...
 
 
 def find(
     session: Session,
-    target: type[M] | sa.Select[M],
+    target: type[M] | sa.Select[*tuple[Any, ...]],
     filter_by: FilterBy = None,
     *,
     order_by: OrderBy = None,
     paginate: bool = True,
     page: int = 1,
     per_page: int = 10,
-) -> Page[M] | list[M]:
+) -> Page[Any] | list[Any]:
     """Return what answers a filter: a page of it, or a list of all.
 
     :param session: the session.
@@ -101,12 +115,26 @@ def find(
         statement = statement.order_by(*order_clauses(model, order_by, nulls_sort_last=nulls_last))
     if paginate:
         return pages.paginate(session, statement, page=page, per_page=per_page)
-    return _all(session, _by_key(statement, model))
+    if not statement._order_by_clauses:
+        statement = statement.order_by(*row_key(statement))
+    return fetched(session, statement)[0]
+
+
+@overload
+def find_one(
+    session: Session, target: type[M] | sa.Select[M], filter_by: FilterBy = None
+) -> M | None: ...
+
+
+@overload
+def find_one(
+    session: Session, target: sa.Select[*tuple[Any, ...]], filter_by: FilterBy = None
+) -> Any: ...
 
 
 def find_one(
-    session: Session, target: type[M] | sa.Select[M], filter_by: FilterBy = None
-) -> M | None:
+    session: Session, target: type[M] | sa.Select[*tuple[Any, ...]], filter_by: FilterBy = None
+) -> Any:
     """Return the one that answers a filter, or None.
 
     :param session: the session.
@@ -116,10 +144,10 @@ def find_one(
     :raises UnknownField: a field that the model does not have.
     """
     statement = narrowed(target, filter_by)
-    if not (_is_limited(statement) or statement._setup_joins or statement._from_obj):
+    if not (has_limit(statement) or statement._setup_joins or statement._from_obj):
         statement = statement.limit(2)  # but where a join may repeat the same one
-    rows = _all(session, statement)
-    if len(rows) > 1:
+    rows = fetched(session, statement)[0]
+    if any(row is not rows[0] for row in rows):
         raise MultipleFound(
             f"more than one {model_of(target).__name__} answers the filter {filter_by!r}; "
             "filter by what is unique, or use find()"
@@ -128,7 +156,7 @@ def find_one(
 
 
 def check_exists(
-    session: Session, target: type[Any] | sa.Select[Any], filter_by: FilterBy = None
+    session: Session, target: type[Any] | sa.Select[*tuple[Any, ...]], filter_by: FilterBy = None
 ) -> bool:
     """Tell whether anything answers a filter.
 
@@ -141,7 +169,9 @@ def check_exists(
     return bool(session.scalar(statement, bind_arguments=_bind(target)))
 
 
-def count(session: Session, target: type[Any] | sa.Select[Any], filter_by: FilterBy = None) -> int:
+def count(
+    session: Session, target: type[Any] | sa.Select[*tuple[Any, ...]], filter_by: FilterBy = None
+) -> int:
     """Return how many rows answer a filter.
 
     :param session: the session.
@@ -149,6 +179,7 @@ def count(session: Session, target: type[Any] | sa.Select[Any], filter_by: Filte
     :param filter_by: a mapping of field to value, or an SQL expression.
     :raises UnknownField: a field that the model does not have.
     """
+    bind = _bind(target)
     counted: sa.Select[Any]
     if isinstance(target, sa.Select):
         rows = narrowed(target, filter_by).order_by(None).subquery()
@@ -156,10 +187,12 @@ def count(session: Session, target: type[Any] | sa.Select[Any], filter_by: Filte
     else:
         counted = sa.select(sa.func.count()).select_from(target)
         counted = counted.where(*conditions(target, filter_by))
-    return int(session.scalar(counted, bind_arguments=_bind(target)) or 0)
+    return int(session.scalar(counted, bind_arguments=bind) or 0)
 
 
-def narrowed(target: type[Any] | sa.Select[Any], filter_by: FilterBy) -> sa.Select[Any]:
+def narrowed(
+    target: type[Any] | sa.Select[*tuple[Any, ...]], filter_by: FilterBy
+) -> sa.Select[Any]:
     """Return the select of a target with a filter added.
 
     :raises InvalidArgument: the select has a limit, before which the filter would act.
@@ -168,7 +201,7 @@ def narrowed(target: type[Any] | sa.Select[Any], filter_by: FilterBy) -> sa.Sele
     if filter_by is None:
         return statement
     clauses = conditions(model_of(target), filter_by)
-    if clauses and _is_limited(statement):
+    if clauses and has_limit(statement):
         raise InvalidArgument(
             "this select has a LIMIT or OFFSET, and a filter would act before it; put the filter "
             "into the select, or the limit around it"
@@ -176,27 +209,5 @@ def narrowed(target: type[Any] | sa.Select[Any], filter_by: FilterBy) -> sa.Sele
     return statement.where(*clauses)
 
 
-def _is_limited(statement: sa.Select[Any]) -> bool:
-    return (
-        statement._limit_clause is not None
-        or statement._offset_clause is not None
-        or statement._fetch_clause is not None
-    )
-
-
-def _all(session: Session, statement: sa.Select[Any]) -> list[Any]:
-    parts = statement.column_descriptions
-    found: Any = session.execute(statement) if len(parts) > 1 else session.scalars(statement)
-    # a join, also one of an eager load, repeats an entity; values may well be equal
-    return list(found.unique() if any(one["expr"] is one["entity"] for one in parts) else found)
-
-
-def _by_key(statement: sa.Select[Any], model: type[Any]) -> sa.Select[Any]:
-    # rows that are grouped or made distinct have no key to be ordered by
-    if statement._order_by_clauses or statement._group_by_clauses or statement._distinct:
-        return statement
-    return statement.order_by(*primary_key(model))
-
-
-def _bind(target: type[Any] | sa.Select[Any]) -> dict[str, Any]:
+def _bind(target: type[Any] | sa.Select[*tuple[Any, ...]]) -> dict[str, Any]:
     return {"mapper": mapper_of(model_of(target))}

@@ -77,7 +77,7 @@ def nulls_sort_last(session: Session, model: type[Any]) -> bool:
     return bind_of(session, model).dialect.name in _NULLS_SORT_LAST
 
 
-def select_of(target: type[M] | sa.Select[Any]) -> sa.Select[Any]:
+def select_of(target: type[M] | sa.Select[*tuple[Any, ...]]) -> sa.Select[Any]:
     """Return a select of the target: a mapped class, or a select already.
 
     :raises Misuse: it is neither.
@@ -88,7 +88,7 @@ def select_of(target: type[M] | sa.Select[Any]) -> sa.Select[Any]:
     return sa.select(target)
 
 
-def model_of(target: type[M] | sa.Select[Any]) -> type[M]:
+def model_of(target: type[M] | sa.Select[*tuple[Any, ...]]) -> type[M]:
     """Return the mapped class that a target selects, the first one of a select of several.
 
     :raises Misuse: a select of no mapped class.
