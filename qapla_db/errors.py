@@ -207,11 +207,10 @@ class PageNotFound(QaplaError):
     :ivar pages: how many there are, None where that is not known.
     """
 
-    def __init__(self, page: int, pages: int | None) -> None:
+    def __init__(self, message: str, *, page: int, pages: int | None) -> None:
+        super().__init__(message)
         self.page = page
         self.pages = pages
-        there = "" if pages is None else f"; there are {pages}"
-        super().__init__(f"there is no page {page}{there}")
 
 
 class MultipleFound(QaplaError):

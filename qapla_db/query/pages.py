@@ -252,7 +252,9 @@ def paginate(
     follows = len(items) > size if extra else offset + size < (total or 0)
     items = items[:size]
     if error_out and not items and number > 1:
-        raise PageNotFound(number, -(-total // size) if total is not None else None)
+        pages = None if total is None else -(-total // size)
+        there = "" if pages is None else f"; there are {pages}"
+        raise PageNotFound(f"there is no page {number}{there}", page=number, pages=pages)
 
     def turn(to: int) -> Page[Any]:
         if to < 1:
