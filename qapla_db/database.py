@@ -15,6 +15,7 @@ from sqlalchemy import event
 from sqlalchemy.engine import Engine
 
 from qapla_db.backends import Backend, safe_url
+from qapla_db.backends.base import Access
 from qapla_db.errors import (
     Closed,
     ConfigurationError,
@@ -265,18 +266,20 @@ class Database:
     def ping(self) -> float:
         """Ask the server a trivial question and return the seconds it took.
 
-        :raises ServerError: the database cannot be reached.
+        :raises ServerError: the database cannot be reached, or does not exist; a file
+            that is not there is not created.
         """
+        engine, settings = self._read_only_engine, self.settings
+        settings.backend.check_present(engine.url, self._access)
         started = time.perf_counter()
         try:
-            with self._read_only_engine.connect() as connection:
+            with engine.connect() as connection:
                 connection.execute(sa.text("SELECT 1")).scalar()
         except (sa.exc.DBAPIError, sa.exc.TimeoutError) as error:
-            settings = self.settings
+            problem = str(getattr(error, "orig", None) or error).strip()
             raise ServerError(
-                f"the database {self.name!r} at {settings.address} does not answer: "
-                f"{getattr(error, 'orig', None) or error}. Check that the server runs, that "
-                f"{settings.source!r} is right and that the database exists"
+                f"the database {self.name!r} at {settings.address} does not answer: {problem}. "
+                f"{settings.backend.advice(settings.source)}"
             ) from error
         return time.perf_counter() - started
 
@@ -288,6 +291,7 @@ class Database:
         """Create the database, empty.
 
         :returns: False when it was there already.
+        :raises ServerError: it cannot be created where the settings say.
         """
         return self.backend.create(*self._administration())
 
@@ -307,7 +311,12 @@ class Database:
         self.dispose()
         return self.backend.drop(*arguments)
 
-    def _administration(self) -> tuple[sa.URL, sa.URL | None, Mapping[str, Any] | None]:
+    @property
+    def _access(self) -> Access:
+        settings = self.settings
+        return Access(settings.connect_args, self.name, settings.source)
+
+    def _administration(self) -> tuple[sa.URL, sa.URL | None, Access]:
         """What a backend needs to make and drop this database, checked."""
         settings, backend = self.settings, self.backend
         if not backend.name_of(settings.url):
@@ -325,7 +334,7 @@ class Database:
                 f"{key!r} away: it is derived",
                 key=key,
             )
-        return settings.url, default, settings.options.get("connect_args")
+        return settings.url, default, self._access
 
     def check_droppable(self, *, confirm: str | None = None) -> None:
         """Raise Refused where :meth:`drop` would."""

@@ -133,8 +133,8 @@ class DatabaseSettings:
     @property
     def connect_args(self) -> Mapping[str, Any]:
         """The user's arguments of the driver's ``connect()``."""
-        found = self.options.get("connect_args") or {}
-        return found if isinstance(found, Mapping) else {}
+        found: Mapping[str, Any] = self.options.get("connect_args", {})
+        return found
 
     @property
     def identity(self) -> tuple[str, str]:
@@ -281,11 +281,23 @@ def database_settings(
         url=url,
         backend=backend,
         default_url=complete_url(default, default_key, name)[0] if default else None,
-        options=_mapping(settings, f"db:{name}:options"),
+        options=_options(settings, f"db:{name}:options"),
         session=_mapping(settings, f"db:{name}:session"),
         environment=str(settings.get(f"db:{name}:environment") or "development"),
         source=source,
     )
+
+
+def _options(settings: Mapping[str, Any], key: str) -> dict[str, Any]:
+    options = _mapping(settings, key)
+    args = options.get("connect_args", {})
+    if not isinstance(args, Mapping) or not all(isinstance(item, str) for item in args):
+        raise SettingInvalid(
+            f"'connect_args' in {key!r} must be a mapping of the driver's keyword to value, not "
+            f"a {type(args).__name__}",
+            key=key,
+        )
+    return options
 
 
 def _mapping(settings: Mapping[str, Any], key: str) -> dict[str, Any]:

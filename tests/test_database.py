@@ -88,6 +88,7 @@ def test_engine_is_built_once_and_stays(tmp_path: Path) -> None:
         with ThreadPoolExecutor(8) as threads:
             futures = [threads.submit(lambda: database.engine) for _ in range(8)]
             [engine] = {future.result(WAIT) for future in futures}
+        database.create()
         database.ping()
         assert 1 == engine.pool.checkedin()  # type: ignore[attr-defined]
         database.dispose()
@@ -208,6 +209,28 @@ def test_option_that_does_not_fit(options: dict[str, Any]) -> None:
         with pytest.raises(SettingInvalid, match=message) as caught:
             app.dbs["main"].engine  # noqa: B018
     assert SECRET not in "".join(traceback.format_exception(caught.value))
+
+
+@pytest.mark.parametrize("url", [f"{NOWHERE}/x", "mysql://127.0.0.1:1/x"])
+def test_argument_that_the_driver_does_not_take(url: str) -> None:
+    """A misspelt argument of the driver is an error that names the settings, not the server."""
+    with prepare(url, options={"connect_args": {"conect_timeout": 3}}) as app:
+        database = app.dbs["main"]
+        for use in (database.ping, database.exists, database.create, database.engine.connect):
+            with pytest.raises(
+                SettingInvalid, match=r"conect_timeout.*'db:main:options'"
+            ) as caught:
+                use()
+            assert "server" not in str(caught.value)
+
+
+@pytest.mark.parametrize("value", ["x", ["connect_timeout"], None, {1: 2}])
+def test_connect_args_that_are_no_mapping(value: object) -> None:
+    """Arguments of the driver that are no mapping are an error of preparation."""
+    message = "'connect_args' in 'db:main:options' must be a mapping"
+    with pytest.raises(SettingInvalid, match=message) as caught:
+        prepare(f"{NOWHERE}/x", options={"connect_args": value})
+    assert "db:main:options" == caught.value.key
 
 
 # --- reaching the server
@@ -399,7 +422,7 @@ def test_default_url(fresh_url: FreshURL) -> None:
     """The database that default_url names is the one to make and drop from."""
     url = fresh_url("postgresql")
     with prepare(url, default_url=url.set(database="no_such_database")) as app:
-        with pytest.raises(ServerError, match=r"no_such_database.*'db:<name>:default_url'"):
+        with pytest.raises(ServerError, match=r"'main'.*no_such_database.*'db:main:default_url'"):
             app.dbs["main"].create()
     with prepare(url, default_url=url.set(database="template1")) as app:
         assert app.dbs["main"].create()

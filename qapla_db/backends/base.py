@@ -9,7 +9,8 @@ import sys
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from typing import Any, ClassVar, TypeAlias
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
 
 import sqlalchemy as sa
 from sqlalchemy import event, pool
@@ -19,11 +20,26 @@ from qapla_db.backends.address import one_value, safe_url, server_name
 from qapla_db.backends.pools import pool_takes
 from qapla_db.errors import DriverMissing, ServerError, SettingInvalid
 
-__all__ = ["READ_ONLY", "Backend", "ConnectArgs", "is_autocommit", "is_sandboxed"]
+__all__ = ["NO_SETTINGS", "READ_ONLY", "Access", "Backend", "is_autocommit", "is_sandboxed"]
 
 log = logging.getLogger("qapla_db")
 
-ConnectArgs: TypeAlias = Mapping[str, Any] | None
+
+@dataclass(frozen=True)
+class Access:
+    """What the settings say of reaching a server, and how messages name them."""
+
+    connect_args: Mapping[str, Any] = field(default_factory=dict, repr=False)
+    """The user's arguments of the driver's ``connect()``."""
+
+    label: str = "<name>"
+    """The database's name in the application."""
+
+    key: str = "db:<name>:url"
+    """The setting that the URL came from."""
+
+
+NO_SETTINGS = Access()
 
 READ_ONLY = "qapla_db_read_only"
 """Execution option of the connections that a read-only session runs on."""
@@ -211,7 +227,7 @@ class Backend(ABC):
         self.install(engine)
         note = f"database {label!r} at {safe_url(url)}, from {key!r}"
         event.listen(engine, "handle_error", _ErrorMap(self, note))
-        event.listen(engine, "do_connect", _Connect(label, key))
+        event.listen(engine, "do_connect", _Connect(self, label, key))
         return engine
 
     def install(self, engine: Engine) -> None:  # noqa: B027
@@ -223,38 +239,45 @@ class Backend(ABC):
 
     # --- the database itself
 
+    def check_present(self, url: sa.URL, access: Access) -> None:  # noqa: B027
+        """Raise ServerError where connecting would create the database.
+
+        :param url: the URL of the engine.
+        """
+
+    def advice(self, key: str) -> str:
+        """Return what to check when the database does not answer.
+
+        :param key: the setting that the URL came from.
+        """
+        return f"Check that the server runs, that {key!r} is right and that the database exists"
+
     @abstractmethod
-    def exists(
-        self, url: sa.URL, maintenance: sa.URL | None, connect_args: ConnectArgs = None
-    ) -> bool:
+    def exists(self, url: sa.URL, maintenance: sa.URL | None, access: Access = NO_SETTINGS) -> bool:
         """Tell whether the database exists on its server.
 
         :param url: the database.
         :param maintenance: another database of the server to do it from; None for the usual one.
-        :param connect_args: the user's arguments of the driver's ``connect()``.
+        :param access: what the settings add to the URL, and their names for messages.
         """
 
     @abstractmethod
-    def create(
-        self, url: sa.URL, maintenance: sa.URL | None, connect_args: ConnectArgs = None
-    ) -> bool:
+    def create(self, url: sa.URL, maintenance: sa.URL | None, access: Access = NO_SETTINGS) -> bool:
         """Create the database; False when it was there already."""
 
     @abstractmethod
-    def drop(
-        self, url: sa.URL, maintenance: sa.URL | None, connect_args: ConnectArgs = None
-    ) -> bool:
+    def drop(self, url: sa.URL, maintenance: sa.URL | None, access: Access = NO_SETTINGS) -> bool:
         """Drop the database in spite of open connections; False when there was none."""
 
     @contextmanager
     def administration(
-        self, url: sa.URL, maintenance: sa.URL | None = None, connect_args: ConnectArgs = None
+        self, url: sa.URL, maintenance: sa.URL | None = None, access: Access = NO_SETTINGS
     ) -> Iterator[Connection]:
         """Yield an autocommit connection to the server of a database, but not to it."""
         options: dict[str, Any] = {"poolclass": pool.NullPool, "isolation_level": "AUTOCOMMIT"}
-        options["connect_args"] = connect_args or {}
+        options["connect_args"] = access.connect_args
         other = maintenance or self.maintenance_url(url) or url
-        engine = self.create_engine(other, options, label=self.name_of(url))
+        engine = self.create_engine(other, options, label=access.label, key=access.key)
         try:
             with engine.connect() as connection:
                 yield connection
@@ -262,9 +285,10 @@ class Backend(ABC):
             if error.statement is not None:
                 raise
             raise ServerError(
-                f"the server of {safe_url(other)} cannot be reached, or refuses us: {error.orig}. "
-                "Check address and credentials, or set 'db:<name>:default_url' to a database "
-                "of this server that may be connected to"
+                f"the server of the database {access.label!r} cannot be reached at "
+                f"{safe_url(other)}, or refuses us: {str(error.orig).strip()}. Check address and "
+                f"credentials ({access.key!r}), or set 'db:{access.label}:default_url' to a "
+                "database of this server that may be connected to"
             ) from error
         finally:
             engine.dispose()
@@ -274,6 +298,10 @@ class Backend(ABC):
     @abstractmethod
     def error_code(self, error: BaseException) -> str | int | None:
         """Return the SQLSTATE or error number of a driver's error."""
+
+    def refuses_arguments(self, error: Exception) -> bool:
+        """Tell whether the driver did not try to connect because of a keyword that it got."""
+        return isinstance(error, TypeError)
 
     def is_retryable(self, error: BaseException) -> bool:
         """Tell whether the whole transaction may be run again because of this error.
@@ -303,7 +331,8 @@ class Backend(ABC):
 class _Connect:
     """Listener: connects, and says where a keyword is from that the driver does not take."""
 
-    def __init__(self, label: str, key: str) -> None:
+    def __init__(self, backend: Backend, label: str, key: str) -> None:
+        self.backend = backend
         self.label = label
         self.key = key
 
@@ -312,8 +341,10 @@ class _Connect:
     ) -> Any:
         try:
             return dialect.connect(*arguments, **keywords)
-        except TypeError as error:
-            problem = str(error)
+        except Exception as error:
+            if not self.backend.refuses_arguments(error):
+                raise
+            problem = str(error).strip()
         # outside the handler: the chained error's frames would show the password to a debugger
         raise SettingInvalid(
             f"the driver of the database {self.label!r} cannot be called: {problem}; correct the "

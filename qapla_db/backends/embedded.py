@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import sqlalchemy as sa
 
 from qapla_db.backends.address import one_value, safe_url
-from qapla_db.backends.base import ConnectArgs
+from qapla_db.backends.base import NO_SETTINGS, Access
 from qapla_db.backends.postgresql import PostgreSQLBackend
 from qapla_db.errors import InvalidArgument
 
@@ -72,20 +72,14 @@ class EmbeddedBackend(PostgreSQLBackend):
             return super().name_of(url)
         return one_value(url.query.get("database"))
 
-    def exists(
-        self, url: sa.URL, maintenance: sa.URL | None, connect_args: ConnectArgs = None
-    ) -> bool:
-        return super().exists(*self._real(url, maintenance), connect_args)
+    def exists(self, url: sa.URL, maintenance: sa.URL | None, access: Access = NO_SETTINGS) -> bool:
+        return super().exists(*self._real(url, maintenance), access)
 
-    def create(
-        self, url: sa.URL, maintenance: sa.URL | None, connect_args: ConnectArgs = None
-    ) -> bool:
-        return super().create(*self._real(url, maintenance), connect_args)
+    def create(self, url: sa.URL, maintenance: sa.URL | None, access: Access = NO_SETTINGS) -> bool:
+        return super().create(*self._real(url, maintenance), access)
 
-    def drop(
-        self, url: sa.URL, maintenance: sa.URL | None, connect_args: ConnectArgs = None
-    ) -> bool:
-        return super().drop(*self._real(url, maintenance), connect_args)
+    def drop(self, url: sa.URL, maintenance: sa.URL | None, access: Access = NO_SETTINGS) -> bool:
+        return super().drop(*self._real(url, maintenance), access)
 
     def _real(self, url: sa.URL, maintenance: sa.URL | None) -> tuple[sa.URL, sa.URL]:
         real = self.server_url(self.complete(url))

@@ -11,9 +11,10 @@ from sqlalchemy.engine import Connection, Engine
 
 from qapla_db.backends.address import one_value
 from qapla_db.backends.base import (
+    NO_SETTINGS,
     READ_ONLY,
+    Access,
     Backend,
-    ConnectArgs,
     is_autocommit,
     is_sandboxed,
     log,
@@ -85,16 +86,12 @@ class MySQLBackend(Backend):
         elsewhere = {"database", "db", "host", "port", "read_default_file", "read_default_group"}
         return not elsewhere & {*url.query, *connect_args} and "unix_socket" not in connect_args
 
-    def exists(
-        self, url: sa.URL, maintenance: sa.URL | None, connect_args: ConnectArgs = None
-    ) -> bool:
-        with self.administration(url, maintenance, connect_args) as one:
+    def exists(self, url: sa.URL, maintenance: sa.URL | None, access: Access = NO_SETTINGS) -> bool:
+        with self.administration(url, maintenance, access) as one:
             return _stored_name(one, url.database) is not None
 
-    def create(
-        self, url: sa.URL, maintenance: sa.URL | None, connect_args: ConnectArgs = None
-    ) -> bool:
-        with self.administration(url, maintenance, connect_args) as one:
+    def create(self, url: sa.URL, maintenance: sa.URL | None, access: Access = NO_SETTINGS) -> bool:
+        with self.administration(url, maintenance, access) as one:
             if _stored_name(one, url.database) is not None:
                 return False
             name = _quoted(one, url.database)
@@ -106,10 +103,8 @@ class MySQLBackend(Backend):
                 raise
             return True
 
-    def drop(
-        self, url: sa.URL, maintenance: sa.URL | None, connect_args: ConnectArgs = None
-    ) -> bool:
-        with self.administration(url, maintenance, connect_args) as one:
+    def drop(self, url: sa.URL, maintenance: sa.URL | None, access: Access = NO_SETTINGS) -> bool:
+        with self.administration(url, maintenance, access) as one:
             stored = _stored_name(one, url.database)
             if stored is None:
                 return False

@@ -12,7 +12,7 @@ import sqlalchemy as sa
 from sqlalchemy import event
 from sqlalchemy.engine import Connection, Engine
 
-from qapla_db.backends.base import READ_ONLY, Backend, ConnectArgs, is_sandboxed, log
+from qapla_db.backends.base import NO_SETTINGS, READ_ONLY, Access, Backend, is_sandboxed, log
 from qapla_db.errors import ServerError
 
 __all__ = ["PostgreSQLBackend"]
@@ -83,16 +83,12 @@ class PostgreSQLBackend(Backend):
 
     # --- the database itself
 
-    def exists(
-        self, url: sa.URL, maintenance: sa.URL | None, connect_args: ConnectArgs = None
-    ) -> bool:
-        with self.administration(url, maintenance, connect_args) as connection:
+    def exists(self, url: sa.URL, maintenance: sa.URL | None, access: Access = NO_SETTINGS) -> bool:
+        with self.administration(url, maintenance, access) as connection:
             return _exists(connection, url.database)
 
-    def create(
-        self, url: sa.URL, maintenance: sa.URL | None, connect_args: ConnectArgs = None
-    ) -> bool:
-        with self.administration(url, maintenance, connect_args) as connection:
+    def create(self, url: sa.URL, maintenance: sa.URL | None, access: Access = NO_SETTINGS) -> bool:
+        with self.administration(url, maintenance, access) as connection:
             if _exists(connection, url.database):
                 return False
             name = _quoted(connection, url.database)
@@ -105,10 +101,8 @@ class PostgreSQLBackend(Backend):
                 raise
             return True
 
-    def drop(
-        self, url: sa.URL, maintenance: sa.URL | None, connect_args: ConnectArgs = None
-    ) -> bool:
-        with self.administration(url, maintenance, connect_args) as connection:
+    def drop(self, url: sa.URL, maintenance: sa.URL | None, access: Access = NO_SETTINGS) -> bool:
+        with self.administration(url, maintenance, access) as connection:
             if not _exists(connection, url.database):
                 return False
             _terminate_all(connection, url.database)
@@ -122,6 +116,10 @@ class PostgreSQLBackend(Backend):
     def error_code(self, error: BaseException) -> str | None:
         code = getattr(error, "sqlstate", None) or getattr(error, "pgcode", None)
         return code if isinstance(code, str) else None
+
+    def refuses_arguments(self, error: Exception) -> bool:
+        # what the server says of a connection is an OperationalError
+        return super().refuses_arguments(error) or type(error).__name__ == "ProgrammingError"
 
     def has_failed(self, connection: Connection) -> bool:
         return _status(connection) == _IN_ERROR

@@ -14,9 +14,11 @@ import sys
 import threading
 import time
 import weakref
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, ClassVar
+from urllib.parse import unquote
 
 import sqlalchemy as sa
 from sqlalchemy import event, pool
@@ -25,13 +27,14 @@ from sqlalchemy.pool import PoolProxiedConnection
 
 from qapla_db.backends.address import one_value, safe_url
 from qapla_db.backends.base import (
+    NO_SETTINGS,
     READ_ONLY,
+    Access,
     Backend,
-    ConnectArgs,
     is_autocommit,
     is_sandboxed,
 )
-from qapla_db.errors import InvalidArgument, SessionConflict
+from qapla_db.errors import InvalidArgument, ServerError, SessionConflict
 
 __all__ = ["SQLiteBackend"]
 
@@ -72,6 +75,12 @@ class SQLiteBackend(Backend):
         event.listen(engine, "begin", guard.begin)
         event.listen(engine, "reset", _make_writable)
 
+    def server_url(self, url: sa.URL) -> sa.URL:
+        # the driver's file is of the directory in which the engine is built
+        if self.is_volatile(url) or _is_uri(url):
+            return url
+        return url.set(database=str(_path(url).absolute()))
+
     def maintenance_url(self, url: sa.URL) -> sa.URL | None:
         return None
 
@@ -87,9 +96,7 @@ class SQLiteBackend(Backend):
         database = url.database or ""
         if database in ("", ":memory:"):
             return True
-        # the driver reads the query for a file: name alone, and only with uri=true
-        is_uri = database.startswith("file:") and one_value(url.query.get("uri")).lower() in _TRUE
-        return is_uri and (database == "file::memory:" or url.query.get("mode") == "memory")
+        return _is_uri(url) and (database == "file::memory:" or url.query.get("mode") == "memory")
 
     def complete(self, url: sa.URL) -> sa.URL:
         if url.host:
@@ -102,33 +109,50 @@ class SQLiteBackend(Backend):
     def is_plain(self, url: sa.URL, connect_args: Mapping[str, Any]) -> bool:
         return not (url.database or "").startswith("file:")
 
-    def exists(
-        self, url: sa.URL, maintenance: sa.URL | None, connect_args: ConnectArgs = None
-    ) -> bool:
-        return self.is_volatile(url) or _path(url).is_file()
+    def check_present(self, url: sa.URL, access: Access) -> None:
+        if self.exists(url, None, access):
+            return
+        _refuse_directory(url, access)
+        raise ServerError(
+            f"the database {access.label!r} does not exist: there is no file {_path(url)}. Call "
+            f"create() or run its migrations, or correct {access.key!r}"
+        )
 
-    def create(
-        self, url: sa.URL, maintenance: sa.URL | None, connect_args: ConnectArgs = None
-    ) -> bool:
+    def advice(self, key: str) -> str:
+        return (
+            f"Check that {key!r} names a file of SQLite, and that this process may write to it "
+            "and to its directory"
+        )
+
+    def exists(self, url: sa.URL, maintenance: sa.URL | None, access: Access = NO_SETTINGS) -> bool:
+        with _explained(url, access, "looked for"):
+            return self.is_volatile(url) or _path(url).is_file()
+
+    def create(self, url: sa.URL, maintenance: sa.URL | None, access: Access = NO_SETTINGS) -> bool:
         if self.is_volatile(url):
             return False
-        _path(url).parent.mkdir(parents=True, exist_ok=True)
-        try:
-            _path(url).touch(exist_ok=False)
-        except FileExistsError:
-            return False
-        with self.administration(url, maintenance, connect_args):
+        _refuse_directory(url, access)
+        with _explained(url, access, "created"):
+            try:
+                _path(url).parent.mkdir(parents=True, exist_ok=True)
+                _path(url).touch(exist_ok=False)
+            except FileExistsError:
+                if not _path(url).is_file():
+                    raise
+                return False
+        with self.administration(url, maintenance, access):
             return True
 
-    def drop(
-        self, url: sa.URL, maintenance: sa.URL | None, connect_args: ConnectArgs = None
-    ) -> bool:
-        if self.is_volatile(url) or not _path(url).is_file():
+    def drop(self, url: sa.URL, maintenance: sa.URL | None, access: Access = NO_SETTINGS) -> bool:
+        if self.is_volatile(url):
             return False
-        # a log that outlives its database would be played into the next one
-        for ending in ("-wal", "-shm", "-journal", ""):
-            Path(f"{_path(url)}{ending}").unlink(missing_ok=True)
-        return True
+        with _explained(url, access, "dropped"):
+            if not _path(url).is_file():
+                return False
+            # a log that outlives its database would be played into the next one
+            for ending in ("-wal", "-shm", "-journal", ""):
+                Path(f"{_path(url)}{ending}").unlink(missing_ok=True)
+            return True
 
     def error_code(self, error: BaseException) -> int | None:
         code = getattr(error, "sqlite_errorcode", None)
@@ -181,9 +205,38 @@ class OneConnectionPool(pool.QueuePool):
         return connection
 
 
+def _is_uri(url: sa.URL) -> bool:
+    # the driver reads the query for a file: name alone, and only with uri=true
+    asked = one_value(url.query.get("uri")).lower() in _TRUE
+    return asked and (url.database or "").startswith("file:")
+
+
 def _path(url: sa.URL) -> Path:
-    database = (url.database or "").removeprefix("file:")
-    return Path(database.partition("?")[0])
+    database = url.database or ""
+    if _is_uri(url):
+        database = unquote(database.removeprefix("file:").partition("?")[0])
+    return Path(database)
+
+
+def _refuse_directory(url: sa.URL, access: Access) -> None:
+    if os.path.isdir(_path(url)):
+        raise ServerError(
+            f"the database {access.label!r} cannot be {_path(url)}: that is a directory, and "
+            f"SQLite keeps a database in a file; name one in {access.key!r}"
+        )
+
+
+@contextmanager
+def _explained(url: sa.URL, access: Access, done: str) -> Iterator[None]:
+    """Say which database and which setting an error of the file system is about."""
+    try:
+        yield
+    except OSError as error:
+        raise ServerError(
+            f"the database {access.label!r} cannot be {done} at {_path(url)}: "
+            f"{error.strerror} ({error.filename}). Correct {access.key!r}, or let this process "
+            "write there"
+        ) from error
 
 
 def _prepare_connection(dbapi_connection: Any, record: object) -> None:

@@ -36,6 +36,9 @@ if sys.platform != "win32":
     import fcntl
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="an embedded server needs Unix")
+for_root = pytest.mark.skipif(
+    not hasattr(os, "geteuid") or os.geteuid() != 0, reason="root alone can become another user"
+)
 
 FAST = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
 SECONDS = 20.0
@@ -495,7 +498,7 @@ def test_nobody_else_reaches_the_server(own_cluster: Path, monkeypatch: pytest.M
     assert stat.S_IMODE(server.socket_directory.stat().st_mode) == 0o700
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="root alone can become another user")
+@for_root
 def test_root_starts_it_as_a_service_user(cluster: Path) -> None:
     """Root's server runs as an ordinary user, and only the data directory is given to that one."""
     start(cluster, FAST)
@@ -506,7 +509,7 @@ def test_root_starts_it_as_a_service_user(cluster: Path) -> None:
     assert (cluster.parent.stat().st_uid, stat.S_IMODE(cluster.parent.stat().st_mode)) == (0, 0o711)
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="root alone can become another user")
+@for_root
 def test_a_directory_that_the_service_user_cannot_enter_is_named(home: Path) -> None:
     """The error names the private parent, which is left as it was."""
     private = home / "private"
@@ -520,7 +523,7 @@ def test_a_directory_that_the_service_user_cannot_enter_is_named(home: Path) -> 
     assert not (private / "data").exists()
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="root alone can become another user")
+@for_root
 def test_programs_that_the_service_user_cannot_enter_are_named(home: Path) -> None:
     """The error names the private directory above the programs."""
     private = home / "private"
@@ -533,7 +536,7 @@ def test_programs_that_the_service_user_cannot_enter_are_named(home: Path) -> No
     assert f"cannot enter {private}," in str(caught.value)
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="root alone can become another user")
+@for_root
 def test_data_that_root_copied_are_refused_plainly(own_cluster: Path) -> None:
     """A data directory of root's is left as it is; the error says how to give it away."""
     shutil.chown(own_cluster, 0)
@@ -544,7 +547,7 @@ def test_data_that_root_copied_are_refused_plainly(own_cluster: Path) -> None:
     assert own_cluster.stat().st_uid == 0
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="root alone can become another user")
+@for_root
 def test_another_users_directory_is_refused_plainly(cluster: Path, run: Run) -> None:
     """An ordinary user learns whose data directory it is."""
     other = run(

@@ -13,10 +13,11 @@ import pytest
 import sqlalchemy as sa
 
 from qapla_db import Database
+from qapla_db.errors import QaplaError, ServerError
 from tests.support import make_application
 
 
-def prepare(url: str, **options: Any) -> Any:
+def prepare(url: str | sa.URL, **options: Any) -> Any:
     return make_application({"main": url}, settings={"db:main:options": options})
 
 
@@ -136,6 +137,68 @@ def test_relative_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with prepare("sqlite:///here.db") as app:
         app.dbs["main"].create()
         assert ["here.db"] == os.listdir(tmp_path)
-        monkeypatch.chdir("/")
         assert app.dbs["main"].ping() > 0
-        monkeypatch.chdir(tmp_path)
+        app.dbs["main"].dispose()
+        (tmp_path / "other").mkdir()
+        monkeypatch.chdir(tmp_path / "other")
+        assert app.dbs["main"].ping() > 0
+        assert [] == os.listdir()
+
+
+# --- files that are not there, and places where none can be
+
+
+@pytest.mark.parametrize("name", ["x.db", "missing/x.db"])
+@pytest.mark.parametrize("by_uri", [False, True])
+def test_reading_creates_no_file(tmp_path: Path, name: str, by_uri: bool) -> None:
+    """Who asks whether a database answers or exists learns what to call, and gets no empty file."""
+    path = tmp_path / "with space" / name
+    path.parents[name.count("/")].mkdir()
+    url = sa.URL.create("sqlite", database=str(path))
+    if by_uri:
+        url = url.set(database=path.as_uri().replace("file://", "file:"), query={"uri": "true"})
+    with prepare(url) as app:
+        database = app.dbs["main"]
+        assert not database.exists()
+        with pytest.raises(ServerError) as caught:
+            database.ping()
+        assert not path.exists()
+        for part in ("'main' does not exist", str(path), "create()", "migrations", "db:main:url"):
+            assert part in str(caught.value)
+        assert database.create()
+        assert path.is_file()
+        assert database.ping() > 0
+
+
+def test_directory_in_place_of_a_file(tmp_path: Path) -> None:
+    """A directory in place of the file is named, by who reads and by who creates."""
+    with prepare(f"sqlite:///{tmp_path}") as app:
+        for use in (app.dbs["main"].ping, app.dbs["main"].create):
+            with pytest.raises(
+                ServerError, match=r"'main'.*is a directory.*'db:main:url'"
+            ) as caught:
+                use()
+            assert str(tmp_path) in str(caught.value)
+
+
+@pytest.mark.parametrize("name", ["letter/x.db", "letter/sub/x.db", f"{'long' * 100}.db"])
+def test_impossible_place(tmp_path: Path, name: str) -> None:
+    """Where no file can be, the error names the database, the path and the setting."""
+    (tmp_path / "letter").write_text("a file, no directory")
+    with prepare(f"sqlite:///{tmp_path / name}") as app:
+        with pytest.raises(ServerError, match=r"'main' cannot be created at") as caught:
+            app.dbs["main"].create()
+        assert str(tmp_path / name) in str(caught.value)
+        assert "Correct 'db:main:url'" in str(caught.value)
+        with pytest.raises(QaplaError, match=r"'main'.*'db:main:url'"):
+            app.dbs["main"].ping()
+
+
+def test_file_of_another_kind(file: Path) -> None:
+    """A file that is none of SQLite is not called a server."""
+    file.write_text("Dear Martok, " * 100)
+    with prepare(f"sqlite:///{file}") as app:
+        with pytest.raises(ServerError, match="file is not a database") as caught:
+            app.dbs["main"].ping()
+    assert "'db:main:url' names a file of SQLite" in str(caught.value)
+    assert "server runs" not in str(caught.value)
