@@ -1,0 +1,279 @@
+"""Changing: an instance, or rows by a key, without reading them first."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, TypeAlias, TypeVar, overload
+
+import sqlalchemy as sa
+from sqlalchemy.orm import Mapper, Session
+
+from qapla_db.backends.upserts import KEY_IS_NAMED, upsert_statement
+from qapla_db.errors import InvalidArgument, InvalidRow, Misuse, UnknownField, Unsupported
+from qapla_db.query.fields import check_fields, mapper_of, primary_key
+from qapla_db.query.keys import check_only_key, table_of, unique_key
+from qapla_db.query.targets import announce_write, bind_of
+
+__all__ = ["bulk_update", "delete", "update", "upsert"]
+
+M = TypeVar("M")
+
+Names: TypeAlias = str | Sequence[str]
+Row: TypeAlias = Mapping[str, Any]
+
+
+def update(session: Session, instance: M, values: Row) -> M:
+    """Set fields of an instance; the next flush stores them.
+
+    :param session: the session that the instance is in.
+    :param instance: the instance.
+    :param values: field to value.
+    :returns: the instance.
+    :raises UnknownField: a field that the model does not have; then nothing is set.
+    :raises Misuse: the instance is not in this session, which would store nothing.
+    """
+    _check_is_in(session, instance)
+    check_fields(type(instance), values)
+    for name, value in values.items():
+        setattr(instance, name, value)
+    return instance
+
+
+def delete(session: Session, instance: Any) -> None:
+    """Delete an instance; the next flush does it.
+
+    :raises Misuse: the instance is not in this session.
+    """
+    _check_is_in(session, instance)
+    if instance in session.new:
+        session.expunge(instance)  # it is nowhere yet
+    else:
+        session.delete(instance)
+
+
+def _check_is_in(session: Session, instance: Any) -> None:
+    mapper_of(type(instance))
+    if instance not in session:
+        raise Misuse(
+            f"this {type(instance).__name__} is not in this session, which would not store its "
+            "changes; add it, or read it with this session"
+        )
+
+
+@overload
+def upsert(
+    session: Session, model: type[M], rows: Row, *, by: Names, update: Names | None = None
+) -> M: ...
+
+
+@overload
+def upsert(
+    session: Session, model: type[M], rows: Iterable[Row], *, by: Names, update: Names | None = None
+) -> int: ...
+
+
+def upsert(
+    session: Session,
+    model: type[M],
+    rows: Row | Iterable[Row],
+    *,
+    by: Names,
+    update: Names | None = None,
+) -> M | int:
+    """Insert rows, and change those that exist already, in the database's own way.
+
+    It runs under a savepoint: after an error nothing of it is stored, and the
+    transaction goes on. Instances of the model that are in the session are
+    expired, so that nothing stale is read.
+
+    :param session: the session.
+    :param model: the mapped class.
+    :param rows: one mapping of field to value, or several.
+    :param by: the fields of a unique key of the table.
+    :param update: the fields to change in a row that exists; without it all that a row
+        gives. With none, ``()``, such a row is left as it is.
+    :returns: for one mapping the instance; for several how many rows were stored or matched.
+    :raises Unsupported: the metadata has no such unique key; or, on MySQL and MariaDB,
+        whose statement changes the row of whatever key is hit, there is another
+        key that the rows can hit.
+    :raises InvalidRow: a row lacks a value for the key: NULL is equal to nothing.
+    :raises UnknownField: a field that is no column of the model.
+    """
+    one = isinstance(rows, Mapping)
+    given: list[Row] = [rows] if isinstance(rows, Mapping) else list(rows)
+    fields = _names(by)
+    mapper = _check_table(model)
+    dialect = bind_of(session, model).dialect.name
+    key = unique_key(model, fields)
+    announce_write(session, "store rows")
+    with session.begin_nested():
+        for names, group in _groups(mapper, given, fields):
+            changed = [name for name in names if name not in fields]
+            if update is not None:
+                changed = _changed(model, _names(update), names)
+            statement = _upsert(dialect, mapper, key, names, changed)
+            session.execute(statement, group, bind_arguments={"mapper": mapper})
+    _expire(session, mapper)
+    if not one:
+        return len(given)
+    wanted = [getattr(model, name) == given[0][name] for name in fields]
+    return session.scalars(sa.select(model).where(*wanted)).one()
+
+
+def bulk_update(
+    session: Session, model: type[Any], rows: Iterable[Row], by: Names | None = None
+) -> int:
+    """Change rows that exist, each by its own key.
+
+    It runs under a savepoint: after an error nothing of it is stored, and the
+    transaction goes on. Instances of the model that are in the session are
+    expired, so that nothing stale is read.
+
+    :param session: the session.
+    :param model: the mapped class.
+    :param rows: mappings of field to value.
+    :param by: the fields that say which row is meant; the primary key where not given.
+    :returns: how many rows were matched, changed or not.
+    :raises InvalidRow: a row lacks a value for one of these fields, or has nothing else.
+    :raises UnknownField: a field that is no column of the model.
+    """
+    mapper = _check_table(model)
+    fields = _names(by) if by is not None else [one.key for one in primary_key(model)]
+    matched = 0
+    announce_write(session, "store rows")
+    with session.begin_nested():
+        for names, group in _groups(mapper, list(rows), fields, changing=True):
+            statement = _update(mapper, fields, names)
+            params = [_renamed(mapper, fields, row) for row in group]
+            result: Any = session.execute(statement, params, bind_arguments={"mapper": mapper})
+            matched += result.rowcount
+    _expire(session, mapper)
+    return matched
+
+
+def _names(names: Names) -> list[str]:
+    return [names] if isinstance(names, str) else list(names)
+
+
+def _check_table(model: type[Any]) -> Mapper[Any]:
+    mapper = mapper_of(model)
+    table_of(model)
+    if mapper.version_id_col is not None:
+        raise Unsupported(
+            f"{model.__name__} counts its versions, which only a flush does; change its "
+            "instances instead"
+        )
+    return mapper
+
+
+def _column(mapper: Mapper[Any], name: str) -> sa.Column[Any]:
+    found = mapper.column_attrs.get(name)
+    column = found.columns[0] if found is not None else None
+    if not isinstance(column, sa.Column):
+        raise UnknownField(mapper.class_, [name], sorted(mapper.column_attrs.keys()))
+    return column
+
+
+def _groups(
+    mapper: Mapper[Any], rows: list[Row], fields: list[str], *, changing: bool = False
+) -> Iterator[tuple[list[str], list[dict[str, Any]]]]:
+    """Yield (fields, rows by column) for rows that follow each other and have the same fields."""
+    groups: list[tuple[list[str], list[dict[str, Any]]]] = []
+    columns: dict[str, str] = {}
+    for number, row in enumerate(rows):
+        _check_row(mapper, row, number, fields, changing)
+        names = sorted(row)
+        if not groups or groups[-1][0] != names:
+            columns = {name: _column(mapper, name).key for name in names}
+            groups.append((names, []))
+        groups[-1][1].append({columns[name]: value for name, value in row.items()})
+    yield from groups
+
+
+def _check_row(
+    mapper: Mapper[Any], row: Row, number: int, fields: list[str], changing: bool
+) -> None:
+    model = mapper.class_.__name__
+    if not isinstance(row, Mapping):
+        raise InvalidRow(f"row {number} is no mapping of field to value: {row!r}", row=number)
+    for name in fields:
+        if row.get(name) is None:
+            raise InvalidRow(
+                f"row {number} has no value for {model}.{name}, and NULL is equal to nothing; "
+                "give one",
+                row=number,
+                field=name,
+            )
+    if changing and len(row) == len(fields):
+        raise InvalidRow(f"row {number} has nothing to change in {model}", row=number)
+
+
+def _changed(model: type[Any], update: list[str], names: list[str]) -> list[str]:
+    check_fields(model, update)
+    missing = [name for name in update if name not in names]
+    if missing:
+        raise InvalidArgument(
+            f"'update' names {', '.join(map(repr, missing))}, which not every row gives a value "
+            "for; add it to the rows"
+        )
+    return update
+
+
+def _upsert(
+    dialect: str,
+    mapper: Mapper[Any],
+    key: tuple[sa.Column[Any], ...],
+    names: list[str],
+    changed: list[str],
+) -> sa.Insert:
+    table = table_of(mapper.class_)
+    given = [_column(mapper, name) for name in names]
+    if dialect not in KEY_IS_NAMED:
+        check_only_key(mapper.class_, key, given)
+    fixed = _on_update(table, given) if changed else {}
+    columns = [_column(mapper, name) for name in changed]
+    statement = upsert_statement(dialect, table, key, columns, fixed)
+    kind = mapper.polymorphic_on
+    if isinstance(kind, sa.Column) and kind not in given:
+        statement = statement.values({kind.key: mapper.polymorphic_identity})
+    return statement
+
+
+def _on_update(table: sa.Table, given: list[sa.Column[Any]]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for column in table.columns:
+        default: Any = column.onupdate
+        if default is not None and column not in given:
+            found[column.key] = _on_update_value(column, default)
+    return found
+
+
+def _on_update_value(column: sa.Column[Any], default: Any) -> Any:
+    if default.is_clause_element:
+        return default.arg
+    value = default.arg(None) if default.is_callable else default.arg
+    return sa.literal(value, column.type)
+
+
+def _update(mapper: Mapper[Any], fields: list[str], names: list[str]) -> sa.Update:
+    table = table_of(mapper.class_)
+    statement = sa.update(table)
+    for name in fields:
+        column = _column(mapper, name)
+        statement = statement.where(column == sa.bindparam(f"by_{column.key}", type_=column.type))
+    if mapper.single and mapper.polymorphic_on is not None:
+        kinds = [one.polymorphic_identity for one in mapper.self_and_descendants]
+        statement = statement.where(sa.or_(*(mapper.polymorphic_on == kind for kind in kinds)))
+    changed = [_column(mapper, name) for name in names if name not in fields]
+    return statement.values({one.key: sa.bindparam(one.key, type_=one.type) for one in changed})
+
+
+def _renamed(mapper: Mapper[Any], fields: list[str], row: dict[str, Any]) -> dict[str, Any]:
+    keys = {_column(mapper, name).key for name in fields}
+    return {f"by_{name}" if name in keys else name: value for name, value in row.items()}
+
+
+def _expire(session: Session, mapper: Mapper[Any]) -> None:
+    for instance in session.identity_map.values():
+        if isinstance(instance, mapper.base_mapper.class_):
+            session.expire(instance)

@@ -1,0 +1,231 @@
+"""Changing instances, and rows by a key."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+
+from qapla_db import Database, Session
+from qapla_db.errors import (
+    InvalidArgument,
+    InvalidRow,
+    Misuse,
+    ReadOnlyError,
+    UnknownField,
+    Unsupported,
+)
+from qapla_db.query.changing import bulk_update, delete, update, upsert
+from tests.query.models import Account, Airport, Animal, City, Dog, Leg, Note, Truck
+
+
+@pytest.fixture
+def session(database: Database) -> Iterator[Session]:
+    """A session of an empty database."""
+    with database.session() as session:
+        yield session
+
+
+@pytest.fixture
+def quick(memory: Database) -> Iterator[Session]:
+    """A session of an empty database in memory."""
+    with memory.session() as session:
+        yield session
+
+
+def cities(session: Session) -> list[Any]:
+    """What is stored, by key."""
+    statement = sa.select(City.code, City.name, City.size).order_by(City.code)
+    return [tuple(row) for row in session.execute(statement)]
+
+
+def test_update_and_delete(session: Session) -> None:
+    """An instance gets its values and is returned; one that is deleted is gone."""
+    city = City(code="WAW", name="Warszawa")
+    session.add(city)
+    session.flush()
+    assert city is update(session, city, {"name": "Warsaw", "size": 3})
+    assert [("WAW", "Warsaw", 3)] == cities(session)
+    delete(session, city)
+    assert [] == cities(session)
+    pending = City(code="KRK", name="x")
+    session.add(pending)
+    delete(session, pending)
+    assert [] == cities(session)
+
+
+def test_update_of_a_misspelt_field(quick: Session) -> None:
+    """A field that does not exist is an error, and the others are not set either."""
+    city = City(code="WAW", name="Warszawa")
+    quick.add(city)
+    with pytest.raises(UnknownField, match="sice"):
+        update(quick, city, {"name": "Warsaw", "sice": 3})
+    assert "Warszawa" == city.name
+
+
+def test_instance_of_no_session(quick: Session) -> None:
+    """An instance that this session would not store is refused."""
+    with pytest.raises(Misuse, match="City is not in this session"):
+        update(quick, City(code="A", name="a"), {"name": "b"})
+    with pytest.raises(Misuse, match="City is not in this session"):
+        delete(quick, City(code="A", name="a"))
+    with pytest.raises(Misuse, match="mapped class"):
+        delete(quick, "WAW")
+
+
+def test_upsert_of_one(session: Session) -> None:
+    """One mapping gives the instance, new or changed, as it is stored."""
+    made = upsert(session, City, {"code": "WAW", "name": "Warszawa", "size": 1}, by="code")
+    assert ("Warszawa", 1) == (made.name, made.size)
+    again = upsert(session, City, {"code": "WAW", "name": "Warsaw"}, by="code")
+    assert again is made
+    assert ("Warsaw", 1) == (made.name, made.size)
+    assert [("WAW", "Warsaw", 1)] == cities(session)
+
+
+def test_upsert_of_several(session: Session) -> None:
+    """Several rows, which may differ in their fields, are counted; nothing stale is read."""
+    warsaw = City(code="WAW", name="Warszawa", size=1)
+    session.add(warsaw)
+    session.flush()
+    warsaw.size = 2
+    rows: list[dict[str, Any]] = [
+        {"code": "WAW", "name": "Warsaw"},
+        {"code": "KRK", "name": "Kraków", "size": 8},
+        {"code": "KRK", "name": "Krakow"},
+    ]
+    assert 3 == upsert(session, City, (row for row in rows), by=["code"])
+    assert "Warsaw" == warsaw.name
+    assert [("KRK", "Krakow", 8), ("WAW", "Warsaw", 2)] == cities(session)
+    assert 0 == upsert(session, City, [], by="code")
+
+
+def test_upsert_of_some_fields(session: Session) -> None:
+    """Only the fields that are named change in a row that exists; with none it stays."""
+    upsert(session, City, {"code": "WAW", "name": "Warszawa", "size": 1}, by="code")
+    row = {"code": "WAW", "name": "Warsaw", "size": 2}
+    assert 1 == upsert(session, City, [row], by="code", update="size")
+    assert [("WAW", "Warszawa", 2)] == cities(session)
+    assert "Warszawa" == upsert(session, City, row, by="code", update=()).name
+    with pytest.raises(InvalidArgument, match="'size'"):
+        upsert(session, City, {"code": "WAW", "name": "x"}, by="code", update=["size"])
+    with pytest.raises(UnknownField):
+        upsert(session, City, row, by="code", update=["sice"])
+
+
+def test_upsert_of_renamed_columns(session: Session) -> None:
+    """Attributes that are named otherwise than their columns, defaults, and onupdate."""
+    row = {"tenant": 1, "login": "me", "full_name": "I"}
+    made = upsert(session, Account, row, by=("tenant", "login"))
+    assert (1, "I") == (made.changes, made.full_name)
+    again = upsert(session, Account, {**row, "full_name": "Me"}, by=("login", "tenant"))
+    assert (made, 7, "Me") == (again, again.changes, again.full_name)
+    other = upsert(session, Account, {**row, "tenant": 2}, by=("login", "tenant"))
+    assert other is not made
+    assert 2 == session.scalar(sa.select(sa.func.count()).select_from(Account))
+
+
+def test_upsert_of_a_kind(session: Session) -> None:
+    """A row of a subclass in the same table becomes one of that class."""
+    made = upsert(session, Dog, {"name": "Rex", "barks": True}, by="name")
+    assert "dog" == made.kind
+    assert [True] == list(session.scalars(sa.select(Dog.barks)))
+
+
+@pytest.mark.parametrize("by", ["title", "name", ("code", "name"), ()])
+def test_upsert_without_a_unique_key(session: Session, by: Any) -> None:
+    """Where the metadata proves no unique key, the constraint to create is named."""
+    model: type[Any] = Note if by == "title" else Airport
+    with pytest.raises(Unsupported, match="UniqueConstraint"):
+        upsert(session, model, {"code": "A", "name": "a", "title": "b"}, by=by)
+
+
+def test_upsert_that_could_hit_another_key(database: Database, session: Session) -> None:
+    """Where the database would change the row of any key that is hit, a second one is refused."""
+    upsert(session, Airport, {"code": "EPWA", "name": "Chopin"}, by="code")  # gives no id
+    row = {"id": 7, "code": "EPMO", "name": "Modlin"}
+    if database.engine.dialect.name in ("mysql", "mariadb"):
+        with pytest.raises(Unsupported, match="which unique key"):
+            upsert(session, Airport, row, by="code")
+    else:
+        assert 7 == upsert(session, Airport, row, by="code").id
+
+
+@pytest.mark.parametrize("row", [{"name": "x"}, {"name": "x", "code": None}])
+def test_upsert_without_a_value_for_the_key(session: Session, row: dict[str, Any]) -> None:
+    """NULL is equal to nothing and would be stored again and again; the row is named."""
+    with pytest.raises(InvalidRow, match=r"row 1 has no value for Airport\.code") as caught:
+        upsert(session, Airport, [{"code": "A", "name": "a"}, row], by="code")
+    assert (1, "code") == (caught.value.row, caught.value.field)
+    assert 0 == session.scalar(sa.select(sa.func.count()).select_from(Airport))
+
+
+def test_error_leaves_nothing_and_the_session_goes_on(session: Session) -> None:
+    """After an error none of the rows is stored, and what was done before still is."""
+    session.add(City(code="WAW", name="Warszawa"))
+    rows: list[dict[str, Any]] = [{"code": "KRK", "name": "k"}, {"code": "GDN", "name": None}]
+    with pytest.raises(sa.exc.DBAPIError):
+        upsert(session, City, rows, by="code")
+    with pytest.raises(sa.exc.DBAPIError):
+        bulk_update(session, City, [{"code": "WAW", "size": 1}, {"code": "WAW", "name": None}])
+    assert [("WAW", "Warszawa", None)] == cities(session)
+
+
+def test_models_that_one_statement_cannot_write(quick: Session) -> None:
+    """A model in several tables, and fields that are no columns, are refused by name."""
+    with pytest.raises(Unsupported, match="Truck"):
+        upsert(quick, Truck, {"plate": "W", "tons": 1}, by="plate")
+    with pytest.raises(UnknownField, match="streets"):
+        upsert(quick, City, {"code": "A", "streets": []}, by="code")
+    with pytest.raises(UnknownField, match="nam"):
+        bulk_update(quick, City, [{"code": "A", "nam": "x"}])
+
+
+def test_bulk_update(session: Session) -> None:
+    """Each row changes the one with its key; the matched are counted, changed or not."""
+    session.add_all([City(code=code, name=code, size=1) for code in "ABC"])
+    session.flush()
+    kept = session.get_one(City, "A")
+    rows = [{"code": "A", "size": 5}, {"code": "B", "size": 1}, {"code": "X", "size": 1}]
+    assert 2 == bulk_update(session, City, rows)
+    assert 5 == kept.size
+    assert 1 == bulk_update(session, City, [{"name": "C", "size": None}], by="name")
+    assert [("A", "A", 5), ("B", "B", 1), ("C", "C", None)] == cities(session)
+    assert 0 == bulk_update(session, City, [])
+    with pytest.raises(InvalidRow, match=r"row 0 has no value for City\.code"):
+        bulk_update(session, City, [{"size": 1}])
+    with pytest.raises(InvalidRow, match="nothing to change"):
+        bulk_update(session, City, [{"code": "A"}])
+
+
+def test_bulk_update_of_renamed_columns_and_composite_keys(session: Session) -> None:
+    """Attribute names, onupdate and keys of several columns are as in a flush."""
+    session.add_all(
+        [Account(tenant=1, login="me"), Leg(number=1, origin="A"), Leg(number=1, origin="B")]
+    )
+    session.flush()
+    assert 1 == bulk_update(session, Leg, [{"number": 1, "origin": "B", "miles": 9}])
+    assert [None, 9] == list(session.scalars(sa.select(Leg.miles).order_by(Leg.origin)))
+    changes = [{"tenant": 1, "login": "me", "full_name": "I"}]
+    assert 1 == bulk_update(session, Account, changes, by=("tenant", "login"))
+    account = session.scalars(sa.select(Account)).one()
+    assert ("I", 7) == (account.full_name, account.changes)
+
+
+def test_bulk_update_of_a_kind(session: Session) -> None:
+    """Rows of another class in the same table are not touched."""
+    session.add_all([Animal(name="a"), Dog(name="d")])
+    session.flush()
+    rows = [{"name": "a", "barks": True}, {"name": "d", "barks": True}]
+    assert 1 == bulk_update(session, Dog, rows, by="name")
+
+
+def test_read_only(memory: Database) -> None:
+    """A read-only session refuses before the server would."""
+    with memory.session(read_only=True) as session:
+        with pytest.raises(ReadOnlyError):
+            upsert(session, City, {"code": "A", "name": "a"}, by="code")
+        with pytest.raises(ReadOnlyError):
+            bulk_update(session, City, [{"code": "A", "name": "a"}])
