@@ -78,6 +78,7 @@ class Database:
         self._settings: DatabaseSettings | None = None
         self._engine: Engine | None = None
         self._reader: Engine | None = None
+        self._session_options: dict[str, Any] = {}
         self._connections: weakref.WeakSet[Any] = weakref.WeakSet()
         self._inherited: list[object] = []
         self._lock = threading.Lock()
@@ -100,6 +101,11 @@ class Database:
             passed=getattr(app, "passed_settings", frozenset()),
         )
         settings.backend.check_driver(settings.url, database=self.name, key=settings.source)
+        self._session_options = {
+            **settings.session,
+            "database": self.name,
+            "backend": settings.backend,
+        }
         self._settings, self._host, self._closed = settings, app, False
 
     def after_fork(self) -> None:
@@ -225,15 +231,8 @@ class Database:
         :param read_only: the session refuses to write, here and at the server.
         """
         bind = self._read_only_engine if read_only else self.engine
-        settings = self.settings
         try:
-            return Session(
-                bind,
-                database=self.name,
-                backend=settings.backend,
-                read_only=read_only,
-                **settings.session,
-            )
+            return Session(bind, read_only=read_only, **self._session_options)
         except (TypeError, sa.exc.ArgumentError) as error:
             raise SettingInvalid(
                 f"'db:{self.name}:session' holds what a session of the database {self.name!r} "
