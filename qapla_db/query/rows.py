@@ -106,7 +106,10 @@ class Shape:
             block = [{**fillers, **row} for row in block]
         numbered = list(zip(map(frozenset, block), block, numbers, strict=True))
         if self._is_free:  # nothing depends on the order of these rows
-            order = {kind: at for at, kind in enumerate(dict.fromkeys(one[0] for one in numbered))}
+            kinds = dict.fromkeys(one[0] for one in numbered)
+            # a key that the database gives must not be one that a later row has
+            ranked = sorted(kinds, key=lambda kind: self._serial not in kind)
+            order = {kind: at for at, kind in enumerate(ranked)}
             numbered.sort(key=lambda one: order[one[0]])
         for _, group in groupby(numbered, key=lambda one: one[0]):
             members = list(group)

@@ -1,0 +1,252 @@
+"""Many rows at once, at the speed of the wire."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import chain, groupby
+from typing import Any, TypeVar
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection
+from sqlalchemy.orm import Session, scoped_session
+
+from qapla_db.backends.base import is_autocommit
+from qapla_db.backends.copying import can_copy
+from qapla_db.errors import InvalidArgument, InvalidRow, Unsupported
+from qapla_db.query.conflicts import OnConflict, Rule, rule_of
+from qapla_db.query.copied import CopyStore
+from qapla_db.query.faults import blamed, is_of_a_row, line_of, said_of_row
+from qapla_db.query.fields import mapper_of
+from qapla_db.query.inserts import PlainStore
+from qapla_db.query.rows import Part, Shape, chunks
+from qapla_db.query.targets import announce_write, session_of
+
+__all__ = ["bulk_insert"]
+
+M = TypeVar("M")
+
+CHUNK = 20_000
+"""Rows that are held in memory and sent at once."""
+
+FEW = 40
+"""Below so many rows a plain INSERT is quicker than COPY."""
+
+
+def bulk_insert(
+    session: Session | scoped_session[Any],
+    model: type[M],
+    rows: Iterable[Any],
+    *,
+    on_conflict: OnConflict = "error",
+    by: str | Sequence[str] | None = None,
+    chunk: int = CHUNK,
+    progress: Callable[[int], None] | None = None,
+) -> int:
+    """Store many rows in the session's transaction, under a savepoint.
+
+    After an error none of the rows is stored, and the transaction can go on.
+    Pending objects of the session are stored first. On PostgreSQL the rows go
+    through COPY, elsewhere through an INSERT that the driver runs for many.
+    Constructors, validators and events of instances are not run, and objects
+    that the session holds already are not refreshed, except with "update".
+
+    A field that a row lacks gets its default, of Python or of the database; a
+    None is stored as NULL (as a JSON null where the type is told to). A primary
+    key of None, that the database can give, is given by the database. The rows
+    may differ in their fields.
+
+    :param session: nothing is committed.
+    :param model: the mapped class; it has one table.
+    :param rows: mappings of field to value, or new instances, which stay out of the session.
+        Any iterable; it is read as the rows are stored, and may use the session itself.
+    :param on_conflict: a row whose unique key exists is an error; or it is left out ("ignore");
+        or it changes the fields that it has in the row that exists ("update"). Of several rows
+        with one key the first is stored with "ignore", the last one wins with "update".
+    :param by: the field, or fields, of the unique key that is meant; needed for "update".
+        "ignore" without it leaves out what meets any key.
+    :param chunk: number of rows held in memory and sent at once.
+    :param progress: called after each chunk with the number of rows read so far.
+    :returns: how many rows were inserted or updated.
+    :raises Conflict: a row breaks a rule of the database; it has the row's number.
+    :raises InvalidRow: a row cannot be stored; it has the row's number.
+    :raises UnknownField: a row has a field that the model has not.
+    :raises Unsupported: the model has several tables, no unique key is named by ``by``, or the
+        database cannot tell which unique key a row meets.
+    :raises ReadOnlyError: the session is read-only.
+    """
+    session = session_of(session)
+    if getattr(session, "read_only", False):
+        announce_write(session, "store rows")
+    rule = rule_of(model, on_conflict, by)
+    if isinstance(chunk, bool) or not isinstance(chunk, int) or chunk < 1:
+        raise InvalidArgument(f"chunk is a number of rows from 1 on, not {chunk!r}")
+    load = _Load(session, Shape(model, exact=on_conflict == "update"), rule)
+    try:
+        with session.begin_nested():
+            announce_write(session, "store rows")
+            for start, read in chunks(rows, chunk):
+                session.flush()  # what the iterable may have added
+                load.store(read, start)
+                if progress is not None:
+                    progress(start + len(read))
+            load.close()
+    except _NotLocated as error:
+        raise load.located(error) from error.cause
+    if on_conflict == "update":
+        _expire(session, model)
+    return load.stored
+
+
+class _NotLocated(Exception):
+    """A statement for many rows failed, and does not say because of which."""
+
+    def __init__(self, cause: sa.exc.DBAPIError, parts: Sequence[Part]) -> None:
+        super().__init__(str(cause))
+        self.cause = cause
+        self.parts = parts
+
+
+class _Load:
+    """The storing of the rows of one call."""
+
+    def __init__(self, session: Session, shape: Shape, rule: Rule) -> None:
+        self.stored = 0
+        self._session = session
+        self._shape = shape
+        self._rule = rule
+        self._copy: CopyStore | None = None
+
+    def store(self, rows: Sequence[Any], start: int) -> None:
+        """Store a chunk of rows."""
+        connection = self._connection()
+        by_copy = len(rows) >= FEW and can_copy(connection.dialect)
+        if by_copy and self._copy is None:
+            self._copy = CopyStore(connection, self._shape, self._rule)
+        parts = self._shape.parts(rows, start)
+        for fields, group in groupby(parts, key=lambda part: part.fields):
+            seen = _Seen(group)
+            self._check_key(fields, seen)
+            if by_copy and self._copy is not None and self._copy.takes(fields):
+                self.stored += self._by_copy(self._copy, fields, seen)
+            else:
+                self.stored += self._plainly(connection, fields, seen)
+
+    def close(self) -> None:
+        if self._copy is not None:
+            self._copy.close()
+
+    def located(self, error: _NotLocated) -> Exception:
+        """Find the row of an error by storing its part again, and undoing that."""
+        plain = PlainStore(self._connection(), self._shape, self._rule)
+        fields = error.parts[0].fields
+        rows = list(chain.from_iterable(part.rows for part in error.parts))
+        numbers = list(chain.from_iterable(part.numbers for part in error.parts))
+        savepoint = self._session.begin_nested()
+        try:
+            found = blamed(self._connection(), lambda some: plain.store(fields, some), rows)
+        finally:
+            savepoint.rollback()
+        # what came before in the same call is not there now: another error tells nothing
+        same = found is not None and _same(found[1], error.cause)
+        return said_of_row(error.cause, self._shape, numbers[found[0]] if found and same else None)
+
+    def _connection(self) -> Connection:
+        mapper = mapper_of(self._shape.model)
+        connection = self._session.connection(bind_arguments={"mapper": mapper})
+        if is_autocommit(connection):
+            raise Unsupported(
+                "rows are stored all or none, which takes a transaction; this session's "
+                "connection is in AUTOCOMMIT"
+            )
+        return connection
+
+    def _check_key(self, fields: tuple[str, ...], group: _Seen) -> None:
+        for column in self._rule.key or ():
+            field = self._shape.fields[column]
+            if field in fields or self._rule.on_conflict != "update":
+                continue
+            if field not in self._shape.constants:
+                row = next(iter(group)).numbers[0]
+                raise InvalidRow(
+                    f"row {row} lacks {field!r}, which is of the key in by=", row=row, field=field
+                )
+
+    def _by_copy(self, copy: CopyStore, fields: tuple[str, ...], group: _Seen) -> int:
+        try:
+            return copy.store(fields, iter(group))
+        except sa.exc.DBAPIError as error:
+            if not is_of_a_row(error):
+                raise
+            line = line_of(error)
+            row = group.number(line) if line is not None else group.with_key(error, self._shape)
+            if row is None:
+                raise _NotLocated(error, group.parts) from error
+            raise said_of_row(error, self._shape, row) from error
+
+    def _plainly(self, connection: Connection, fields: tuple[str, ...], group: _Seen) -> int:
+        plain = PlainStore(connection, self._shape, self._rule)
+        parts = list(group)
+        rows = list(chain.from_iterable(part.rows for part in parts))
+        try:
+            with connection.begin_nested():
+                return plain.store(fields, rows)
+        except Exception as error:
+            if not is_of_a_row(error):
+                raise
+            found = blamed(connection, lambda some: plain.store(fields, some), rows)
+            row = None if found is None else group.number(found[0])
+            raise said_of_row(error if found is None else found[1], self._shape, row) from error
+
+
+class _Seen:
+    """An iterator over parts that remembers them."""
+
+    def __init__(self, parts: Iterator[Part]) -> None:
+        self.parts: list[Part] = []
+        self._rest = parts
+
+    def __iter__(self) -> Iterator[Part]:
+        yield from self.parts
+        for part in self._rest:
+            self.parts.append(part)
+            yield part
+
+    def number(self, index: int) -> int | None:
+        """Return the number of a row by its place among those that were iterated over."""
+        for part in self.parts:
+            if index < len(part.numbers):
+                return part.numbers[index]
+            index -= len(part.numbers)
+        return None
+
+    def with_key(self, error: sa.exc.DBAPIError, shape: Shape) -> int | None:
+        """Return the number of the only row that has the key which PostgreSQL names."""
+        detail = getattr(getattr(error.orig, "diag", None), "message_detail", None) or ""
+        match = re.search(r"\(([^()]+)\)=\((.*)\)[^()]*$", detail, re.DOTALL)
+        if match is None:
+            return None
+        fields = {column.name: field for column, field in shape.fields.items()}
+        names = [fields.get(name.strip('"'), "") for name in match[1].split(", ")]
+        found = [
+            number
+            for part in self.parts
+            for row, number in zip(part.rows, part.numbers, strict=True)
+            if ", ".join(str(row.get(name)) for name in names) == match[2]
+        ]
+        return found[0] if len(found) == 1 else None
+
+
+def _same(one: Exception, other: sa.exc.DBAPIError) -> bool:
+    def told(error: Exception) -> object:
+        said = getattr(getattr(error, "orig", None), "diag", None)
+        return said and (said.sqlstate, said.constraint_name, said.message_primary)
+
+    return told(one) == told(other)
+
+
+def _expire(session: Session, model: type[Any]) -> None:
+    """Make the session read again what may have changed behind its objects."""
+    for instance in list(session.identity_map.values()):
+        if isinstance(instance, model) and not session.is_modified(instance):
+            session.expire(instance)

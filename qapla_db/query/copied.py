@@ -1,0 +1,143 @@
+"""Rows stored through COPY: into the table itself, or by way of a temporary one."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import count
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.dialects import postgresql
+from sqlalchemy.engine import Connection
+from sqlalchemy.sql.elements import UnaryExpression
+from sqlalchemy.sql.operators import custom_op
+
+from qapla_db.backends.copying import copy, is_direct
+from qapla_db.backends.copytext import CopyText
+from qapla_db.errors import InvalidRow
+from qapla_db.query.conflicts import Rule
+from qapla_db.query.inserts import conflict_clause
+from qapla_db.query.rows import Part, Shape
+from qapla_db.query.values import Layout
+
+__all__ = ["CopyStore"]
+
+_NUMBER = "qapla_db_row"
+_DISTINCT_ON = custom_op[Any]("DISTINCT ON")
+_numbers = count(1)
+
+
+class CopyStore:
+    """Stores parts with the same fields by COPY.
+
+    :param connection: of a driver that can.
+    :param shape: of the model.
+    :param rule: what happens to a row that meets one which exists.
+    """
+
+    def __init__(self, connection: Connection, shape: Shape, rule: Rule) -> None:
+        self._connection = connection
+        self._shape = shape
+        self._rule = rule
+        self._direct = rule.on_conflict == "error" and is_direct(connection, shape.table)
+        self._layouts: dict[tuple[str, ...], Layout] = {}
+        self._stages: dict[tuple[str, ...], _Stage] = {}
+
+    def takes(self, fields: tuple[str, ...]) -> bool:
+        """Tell whether COPY stores the same as INSERT would."""
+        layout = self._layout(fields)
+        return bool(layout.columns) and layout.is_plain
+
+    def store(self, fields: tuple[str, ...], parts: Iterator[Part]) -> int:
+        """Store rows that have just these fields; return how many were inserted or updated."""
+        layout = self._layout(fields)
+        if self._direct and not layout.left_out:
+            text = CopyText(self._connection, layout.columns)
+            pieces = (_piece(text, layout.values(part), part) for part in parts)
+            return copy(self._connection, self._shape.table, layout.columns, pieces)
+        if fields not in self._stages:
+            self._stages[fields] = _Stage(self._connection, self._shape, layout, self._rule)
+        return self._stages[fields].store(parts)
+
+    def close(self) -> None:
+        """Drop the temporary tables; a rollback does it by itself."""
+        for stage in self._stages.values():
+            stage.drop()
+
+    def _layout(self, fields: tuple[str, ...]) -> Layout:
+        if fields not in self._layouts:
+            self._layouts[fields] = Layout(self._shape, fields, self._connection)
+        return self._layouts[fields]
+
+
+class _Stage:
+    """A temporary table that rows are copied into, and the statement that takes them on."""
+
+    def __init__(self, connection: Connection, shape: Shape, layout: Layout, rule: Rule) -> None:
+        self._connection = connection
+        self._layout = layout
+        self._rule = rule
+        columns = [sa.Column(column.name, column.type) for column in layout.columns]
+        number = sa.Column(_NUMBER, sa.BigInteger)
+        name = f"qapla_db_rows_{next(_numbers)}"
+        self._table = sa.Table(name, sa.MetaData(), *columns, number)
+        self._text = CopyText(connection, [*columns, number])
+        source = sa.select(*layout.columns, sa.literal_column("0::bigint").label(_NUMBER))
+        translated = connection.get_execution_options().get("schema_translate_map")
+        shown = source.compile(
+            connection,
+            schema_translate_map=translated,
+            render_schema_translate=bool(translated),
+        )
+        connection.exec_driver_sql(
+            f"CREATE TEMPORARY TABLE {name} ON COMMIT DROP AS {shown} WITH NO DATA"
+        )
+        given = [shape.columns[field] for field in layout.fields]
+        insert = postgresql.insert(shape.table).from_select(
+            [column.key for column in layout.columns], self._select()
+        )
+        self._insert = conflict_clause(insert, rule, given)
+
+    def store(self, parts: Iterator[Part]) -> int:
+        taken = copy(self._connection, self._table, [*self._table.columns], self._pieces(parts))
+        options = {"preserve_rowcount": True}
+        result = self._connection.execute(self._insert, execution_options=options)
+        self._connection.exec_driver_sql(f"TRUNCATE {self._table.name}")
+        # every row is inserted or changes another, also where a later one changes it again
+        return taken if self._rule.on_conflict == "update" else result.rowcount
+
+    def drop(self) -> None:
+        self._connection.exec_driver_sql(f"DROP TABLE {self._table.name}")
+
+    def _pieces(self, parts: Iterator[Part]) -> Iterator[bytes]:
+        for part in parts:
+            yield _piece(self._text, [*self._layout.values(part), list(part.numbers)], part)
+
+    def _select(self) -> sa.Select[Any]:
+        number = self._table.columns[_NUMBER]
+        rows = sa.select(*(column for column in self._table.columns if column is not number))
+        if self._rule.on_conflict != "update" or self._rule.key is None:
+            return rows.order_by(number)
+        # one statement cannot change a row twice: of rows with one key the last is taken
+        key = [self._table.columns[column.name] for column in self._rule.key]
+        parts: list[sa.ColumnElement[Any]] = list(key)
+        if any(column.nullable for column in self._rule.key):
+            # rows without a value in the key meet none
+            is_null = sa.or_(*(column.is_(None) for column in key))
+            parts.append(sa.case((is_null, number)))
+        first: UnaryExpression[Any] = UnaryExpression(sa.tuple_(*parts), operator=_DISTINCT_ON)
+        return rows.prefix_with(first).order_by(*parts, number.desc())
+
+
+def _piece(text: CopyText, values: list[Any], part: Part) -> bytes:
+    try:
+        return text.piece(values)
+    except InvalidRow:
+        raise
+    except Exception:
+        for at, number in enumerate(part.numbers):
+            try:
+                text.piece([column[at : at + 1] for column in values])
+            except Exception as error:
+                raise InvalidRow(f"row {number} cannot be stored: {error}", row=number) from error
+        raise

@@ -1,0 +1,132 @@
+"""INSERT of many rows, and what it does where a row meets one that exists."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.dialects import mysql, postgresql, sqlite
+from sqlalchemy.engine import Connection
+
+from qapla_db.errors import Unsupported
+from qapla_db.query.conflicts import Rule
+from qapla_db.query.keys import check_only_key
+from qapla_db.query.rows import Row, Shape
+
+__all__ = ["PlainStore", "conflict_clause"]
+
+_COUNTER = "@qapla_db_ignored"
+
+
+class PlainStore:
+    """Stores rows by an INSERT that the driver runs for many rows, on any kind of database."""
+
+    def __init__(self, connection: Connection, shape: Shape, rule: Rule) -> None:
+        self._connection = connection
+        self._shape = shape
+        self._rule = rule
+        self._is_mysql = connection.dialect.name in ("mysql", "mariadb")
+
+    def store(self, fields: tuple[str, ...], rows: Sequence[Row]) -> int:
+        """Store rows that have just these fields; return how many were inserted or updated."""
+        shape = self._shape
+        names = {field: shape.columns[field].key for field in fields}
+        constants = {
+            shape.columns[field].key: value
+            for field, value in shape.constants.items()
+            if field not in names
+        }
+        if constants or any(field != key for field, key in names.items()):
+            rows = [
+                {**constants, **{key: row[field] for field, key in names.items()}} for row in rows
+            ]
+        given = [shape.columns[field] for field in fields]
+        statement = self._statement(given)
+        counts_here = self._is_mysql and self._rule.on_conflict == "ignore"
+        if counts_here:
+            self._connection.exec_driver_sql(f"SET {_COUNTER} = 0")
+        result = self._connection.execute(
+            statement,
+            rows,
+            execution_options={"preserve_rowcount": True},
+        )
+        if counts_here:
+            # told to count matched rows, the server counts ignored ones too
+            ignored = self._connection.exec_driver_sql(f"SELECT {_COUNTER}").scalar_one()
+            return len(rows) - int(ignored)
+        return result.rowcount if self._rule.on_conflict == "ignore" else len(rows)
+
+    def _statement(self, given: Sequence[sa.Column[Any]]) -> sa.Insert:
+        rule, table = self._rule, self._shape.table
+        if rule.on_conflict == "error":
+            return sa.insert(table)
+        name = self._connection.dialect.name
+        if name == "postgresql":
+            return conflict_clause(postgresql.insert(table), rule, given)
+        if name == "sqlite":
+            return conflict_clause(sqlite.insert(table), rule, given)
+        if self._is_mysql:
+            return self._on_duplicate_key(given)
+        raise Unsupported(f"on_conflict={rule.on_conflict!r} is not known for {name} databases")
+
+    def _on_duplicate_key(self, given: Sequence[sa.Column[Any]]) -> sa.Insert:
+        rule, table = self._rule, self._shape.table
+        if rule.key is not None:
+            check_only_key(self._shape.model, rule.key, given)
+        insert = mysql.insert(table)
+        if rule.on_conflict == "update":
+            changes = _changes(rule, given, insert.inserted)
+            return insert.on_duplicate_key_update(
+                {key: self._without_parameter(value) for key, value in changes.items()}
+            )
+        # never INSERT IGNORE, which stores values that it has cut
+        first = next(iter(table.primary_key), next(iter(table.columns)))
+        name = self._connection.dialect.identifier_preparer.format_column(first)
+        counted = sa.literal_column(
+            f"IF(({_COUNTER} := {_COUNTER} + 1) IS NULL, {name}, {name})", first.type
+        )
+        return insert.on_duplicate_key_update({first.key: counted})
+
+    def _without_parameter(self, value: Any) -> Any:
+        # the driver puts none into what follows the values of many rows
+        if not isinstance(value, sa.BindParameter):
+            return value
+        shown = value.compile(self._connection, compile_kwargs={"literal_binds": True})
+        return sa.literal_column(str(shown), value.type)
+
+
+def conflict_clause(
+    insert: postgresql.Insert | sqlite.Insert, rule: Rule, given: Sequence[sa.Column[Any]]
+) -> sa.Insert:
+    """Add to an INSERT what a rule says.
+
+    :param given: the columns that the rows have values for; they are the ones to change.
+    """
+    if rule.on_conflict == "error":
+        return insert
+    if rule.on_conflict == "ignore":
+        return insert.on_conflict_do_nothing(index_elements=rule.key)
+    changes = _changes(rule, given, insert.excluded)
+    return insert.on_conflict_do_update(index_elements=rule.key, set_=changes)
+
+
+def _changes(
+    rule: Rule, given: Collection[sa.Column[Any]], new: Mapping[str, Any] | Any
+) -> dict[str, Any]:
+    assert rule.key is not None
+    kept = {*rule.key, *rule.key[0].table.primary_key}
+    changes = {column.key: new[column.key] for column in given if column not in kept}
+    for column in rule.key[0].table.columns:
+        if column.onupdate is not None and column not in given:
+            changes[column.key] = _on_update(column)
+    # with nothing to change the row that exists is still one that was asked for
+    return changes or {rule.key[0].key: new[rule.key[0].key]}
+
+
+def _on_update(column: sa.Column[Any]) -> Any:
+    default: Any = column.onupdate
+    if default.is_clause_element:
+        return default.arg
+    value = default.arg(None) if default.is_callable else default.arg
+    return sa.literal(value, column.type)
