@@ -12,6 +12,7 @@ from sqlalchemy.engine import Dialect
 from sqlalchemy.engine.result import IteratorResult, SimpleResultMetaData
 from sqlalchemy.orm import Session
 from sqlalchemy.sql.elements import ColumnElement, UnaryExpression
+from sqlalchemy.sql.functions import Function
 from sqlalchemy.sql.operators import desc_op, nulls_first_op, nulls_last_op
 
 from qapla_db.errors import InvalidArgument
@@ -25,6 +26,11 @@ __all__ = ["KeysetPage", "paginate_keyset"]
 
 M = TypeVar("M")
 
+_TEXT_FUNCTIONS = frozenset(
+    {"initcap", "left", "lower", "ltrim", "replace", "reverse", "right", "rtrim", "substr"}
+    | {"substring", "trim", "unaccent", "upper"}
+)
+_LENGTH_FUNCTIONS = frozenset({"char_length", "length", "octet_length"})
 _MYSQL = frozenset({"mysql", "mariadb"})
 
 
@@ -155,22 +161,21 @@ def paginate_keyset(
     items, values = _read(session, statement, parts, start, size + 1)
 
     follows = len(items) > size
-    ends = [values[0], values[min(size, len(values)) - 1]] if values else []
-    tied = follows and _tie(parts, values[0], values[-1])
+    tied = _is_tied(parts, values)
     del items[size:]
     if backwards:
         items.reverse()
 
-    def token_at(end: int, flag: bool) -> str:
-        if ends:
-            position = Position(ends[end], tied=flag)
+    def token_at(end: int) -> str:
+        if values:
+            position = Position(values[end], tied=tied)
         else:
             assert start is not None
             position = Position(start.values, inclusive=not start.inclusive)
         return encode(position, kinds, fingerprint)
 
-    onward = token_at(1, tied) if follows else None
-    back = token_at(0, False) if start is not None else None
+    onward = token_at(size - 1) if follows else None
+    back = token_at(0) if start is not None else None
     return KeysetPage(
         items,
         per_page=size,
@@ -265,7 +270,7 @@ def _order(
         if dialect.name in _MYSQL and isinstance(expression.type, sa.Enum):
             # it is ordered by number, but compared as text
             expression = sa.type_coerce(expression, sa.BigInteger) + 0
-        kind = kind_of(expression.type, dialect)
+        kind = kind_of(_type_of(expression), dialect)
         return _Part(
             expression=expression,
             descending=descending,
@@ -280,6 +285,17 @@ def _order(
     last = parts[-1].descending if parts else False
     rest = completed(clauses, row_key(statement))[len(clauses) :]
     return parts + [part(clause, last) for clause in rest]
+
+
+def _type_of(expression: Any) -> Any:
+    # SQLAlchemy knows no result type of the functions that everybody uses here
+    name = str(getattr(expression, "name", "")).lower()
+    if isinstance(expression, Function) and isinstance(expression.type, sa.types.NullType):
+        if name in _TEXT_FUNCTIONS:
+            return sa.String()
+        if name in _LENGTH_FUNCTIONS:
+            return sa.Integer()
+    return expression.type
 
 
 def _direction(clause: Any) -> tuple[bool, bool | None]:
@@ -307,9 +323,10 @@ def _is_outer(source: Any) -> bool:
 
 def _fingerprint(model: type[Any], order: Sequence[_Part], dialect: Dialect) -> str:
     texts = (
-        f"{_name(part.expression, dialect)} {part.descending} {part.nulls_last}" for part in order
+        f"{_name(part.expression, dialect)} {part.descending} {part.nullable and part.nulls_last}"
+        for part in order
     )
-    text = "\n".join([f"{model.__module__}.{model.__qualname__}", *texts])
+    text = "\n".join([model.__qualname__, *texts])
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 
@@ -358,37 +375,34 @@ def _segments(parts: Sequence[_Part], start: Position) -> list[Any]:
 
     One is enough on nearly all pages; the next is asked for only where rows are missing.
     """
-    first, value = parts[0], start.values[0]
-    if value is None:
-        rest = _after(parts[1:], start.values[1:], start.inclusive)
-        nulls = sa.and_(first.expression.is_(None), rest)
+    values, inclusive = start.values, start.inclusive
+    first = parts[0]
+    null = first.expression.is_(None)
+    if values[0] is None:
+        nulls = sa.and_(null, _after(parts[1:], values[1:], inclusive))
         return [nulls] if first.nulls_last else [nulls, first.expression.is_not(None)]
-    segments = _ranges(parts, start)
-    if not first.skips_nulls:
-        segments.append(first.expression.is_(None))
-    return segments
-
-
-def _ranges(parts: Sequence[_Part], start: Position) -> list[Any]:
-    values = start.values
     length = _prefix(parts, values)
-    if length == len(parts):
-        return [_row_beyond(parts, values, start.inclusive)]
-    bound = _row_beyond(parts[: length or 1], values, True)
-    if not start.tied or not length:
-        # the bound follows from the rest, but only a bound is a range of an index
-        return [sa.and_(bound, _nested(parts, values, start.inclusive))]
-    # among many rows that are the same in the first parts the bound is too far off
-    same = [part.same(value) for part, value in zip(parts[:length], values, strict=False)]
-    rest = _after(parts[length:], values[length:], start.inclusive)
-    return [sa.and_(*same, rest), _row_beyond(parts[:length], values, False)]
+    if start.tied and 0 < length < len(parts):
+        # among many rows that are the same in the first parts a bound on these is too far off
+        same = [part.same(value) for part, value in zip(parts[:length], values, strict=False)]
+        rest = _after(parts[length:], values[length:], inclusive)
+        return [sa.and_(*same, rest), _beyond_row(parts[:length], values, False)]
+    if first.skips_nulls:
+        return [_after(parts, values, inclusive)]
+    # no index has both, the values after one and the nulls after all values
+    return [_after([replace(first, nullable=False), *parts[1:]], values, inclusive), null]
 
 
 def _after(parts: Sequence[_Part], values: Sequence[Any], inclusive: bool) -> ColumnElement[bool]:
     """Return the condition that a row is after the values, wherever nulls may be."""
-    if parts and _prefix(parts, values) == len(parts):
-        return _row_beyond(parts, values, inclusive)
-    return _nested(parts, values, inclusive)
+    length = _prefix(parts, values)
+    if length == 0:
+        return _nested(parts, values, inclusive)
+    if length == len(parts):
+        return _beyond_row(parts, values, inclusive)
+    # the bound follows from the rest, but only a bound is a range of an index
+    bound = _beyond_row(parts[:length], values, True)
+    return sa.and_(bound, _nested(parts, values, inclusive))
 
 
 def _nested(parts: Sequence[_Part], values: Sequence[Any], inclusive: bool) -> ColumnElement[bool]:
@@ -403,18 +417,17 @@ def _nested(parts: Sequence[_Part], values: Sequence[Any], inclusive: bool) -> C
 
 def _prefix(parts: Sequence[_Part], values: Sequence[Any]) -> int:
     """Return how many of the first parts one comparison of rows can stand for."""
-    row_values = parts[0].dialect not in _MYSQL  # it would not use an index for them
     length = 0
-    for part, value in zip(parts, values, strict=False):
+    for part, value in zip(parts, values, strict=True):
         if part.descending != parts[0].descending or value is None or not part.skips_nulls:
             break
         length += 1
-        if not row_values:
-            break
+        if part.dialect != "postgresql":
+            break  # the others use an index for the first part of such a comparison only
     return length
 
 
-def _row_beyond(
+def _beyond_row(
     parts: Sequence[_Part], values: Sequence[Any], inclusive: bool
 ) -> ColumnElement[bool]:
     descending = parts[0].descending
@@ -425,6 +438,9 @@ def _row_beyond(
     return _beyond(sa.tuple_(*operands), sa.tuple_(*bounds), descending, inclusive)
 
 
-def _tie(parts: Sequence[_Part], first: Sequence[Any], last: Sequence[Any]) -> bool:
-    length = _prefix(parts, last)
-    return 0 < length < len(parts) and tuple(first[:length]) == tuple(last[:length])
+def _is_tied(parts: Sequence[_Part], rows: Sequence[Sequence[Any]]) -> bool:
+    # the range optimizer of MariaDB and MySQL needs no help
+    if len(rows) < 2 or parts[0].dialect in _MYSQL:
+        return False
+    length = _prefix(parts, rows[0])
+    return 0 < length < len(parts) and rows[0][:length] == rows[-1][:length]
