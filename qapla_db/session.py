@@ -19,6 +19,8 @@ from sqlalchemy.sql.selectable import Select, TextualSelect
 from qapla_db.backends import Backend
 from qapla_db.backends.base import is_autocommit, is_sandboxed
 from qapla_db.errors import ReadOnlyError, TransactionFailed
+from qapla_db.query.methods import QueryMethods
+from qapla_db.query.sql import Query
 
 __all__ = ["Session"]
 
@@ -35,7 +37,7 @@ _MAY_WRITE = re.compile(
 )
 
 
-class Session(SQLAlchemySession):
+class Session(QueryMethods, SQLAlchemySession):  # type: ignore[misc]  # query() is of ours
     """A SQLAlchemy session of a named database.
 
     It is closed by the scope that opened it. Used as a context manager it
@@ -64,6 +66,7 @@ class Session(SQLAlchemySession):
         self._backend = backend
         self._used: set[Connection] = set()
         self._written: set[SessionTransaction] = set()
+        options.setdefault("query_cls", Query)
         super().__init__(bind, close_resets_only=close_resets_only, **options)
 
     def __repr__(self) -> str:

@@ -12,7 +12,7 @@ from qapla_db.backends.upserts import KEY_IS_NAMED, upsert_statement
 from qapla_db.errors import InvalidArgument, InvalidRow, Misuse, UnknownField, Unsupported
 from qapla_db.query.fields import check_fields, mapper_of, primary_key
 from qapla_db.query.keys import check_only_key, table_of, unique_key
-from qapla_db.query.targets import announce_write, bind_of
+from qapla_db.query.targets import AnySession, announce_write, bind_of, session_of
 
 __all__ = ["bulk_update", "delete", "update", "upsert"]
 
@@ -22,7 +22,7 @@ Names: TypeAlias = str | Sequence[str]
 Row: TypeAlias = Mapping[str, Any]
 
 
-def update(session: Session, instance: M, values: Row) -> M:
+def update(session: AnySession, instance: M, values: Row) -> M:
     """Set fields of an instance; the next flush stores them.
 
     :param session: the session that the instance is in.
@@ -32,6 +32,7 @@ def update(session: Session, instance: M, values: Row) -> M:
     :raises UnknownField: a field that the model does not have; then nothing is set.
     :raises Misuse: the instance is not in this session, which would store nothing.
     """
+    session = session_of(session)
     _check_is_in(session, instance)
     check_fields(type(instance), values)
     for name, value in values.items():
@@ -39,11 +40,12 @@ def update(session: Session, instance: M, values: Row) -> M:
     return instance
 
 
-def delete(session: Session, instance: Any) -> None:
+def delete(session: AnySession, instance: Any) -> None:
     """Delete an instance; the next flush does it.
 
     :raises Misuse: the instance is not in this session.
     """
+    session = session_of(session)
     _check_is_in(session, instance)
     if instance in session.new:
         session.expunge(instance)  # it is nowhere yet
@@ -62,18 +64,23 @@ def _check_is_in(session: Session, instance: Any) -> None:
 
 @overload
 def upsert(
-    session: Session, model: type[M], rows: Row, *, by: Names, update: Names | None = None
+    session: AnySession, model: type[M], rows: Row, *, by: Names, update: Names | None = None
 ) -> M: ...
 
 
 @overload
 def upsert(
-    session: Session, model: type[M], rows: Iterable[Row], *, by: Names, update: Names | None = None
+    session: AnySession,
+    model: type[M],
+    rows: Iterable[Row],
+    *,
+    by: Names,
+    update: Names | None = None,
 ) -> int: ...
 
 
 def upsert(
-    session: Session,
+    session: AnySession,
     model: type[M],
     rows: Row | Iterable[Row],
     *,
@@ -99,6 +106,7 @@ def upsert(
     :raises InvalidRow: a row lacks a value for the key: NULL is equal to nothing.
     :raises UnknownField: a field that is no column of the model.
     """
+    session = session_of(session)
     one = isinstance(rows, Mapping)
     given: list[Row] = [rows] if isinstance(rows, Mapping) else list(rows)
     fields = _names(by)
@@ -121,7 +129,7 @@ def upsert(
 
 
 def bulk_update(
-    session: Session, model: type[Any], rows: Iterable[Row], by: Names | None = None
+    session: AnySession, model: type[Any], rows: Iterable[Row], by: Names | None = None
 ) -> int:
     """Change rows that exist, each by its own key.
 
@@ -137,6 +145,7 @@ def bulk_update(
     :raises InvalidRow: a row lacks a value for one of these fields, or has nothing else.
     :raises UnknownField: a field that is no column of the model.
     """
+    session = session_of(session)
     mapper = _check_table(model)
     fields = _names(by) if by is not None else [one.key for one in primary_key(model)]
     matched = 0

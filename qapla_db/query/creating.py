@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session
 from qapla_db.errors import InvalidArgument, Misuse, MultipleFound
 from qapla_db.query.fields import check_arguments
 from qapla_db.query.filters import conditions
-from qapla_db.query.targets import backend_of, bind_of
+from qapla_db.query.targets import AnySession, backend_of, bind_of, session_of
 
 __all__ = ["get_or_create"]
 
@@ -25,7 +25,7 @@ _DUPLICATES = frozenset({"23505", "23P01"})
 
 
 def get_or_create(
-    session: Session, model: type[M], filter_by: Mapping[str, Any] | None, **defaults: Any
+    session: AnySession, model: type[M], filter_by: Mapping[str, Any] | None, **defaults: Any
 ) -> tuple[M, bool]:
     """Return the instance that has these values, and whether it had to be created.
 
@@ -54,6 +54,7 @@ def get_or_create(
     :raises sqlalchemy.exc.IntegrityError: the new row breaks a rule, and not because
         of a race; the session can go on.
     """
+    session = session_of(session)
     values = _values(model, filter_by, defaults)
     assert filter_by is not None
     statement = sa.select(model).where(*conditions(model, filter_by)).limit(2)

@@ -5,7 +5,6 @@ from __future__ import annotations
 from typing import Any, Literal, TypeVar, overload
 
 import sqlalchemy as sa
-from sqlalchemy.orm import Session
 
 from qapla_db.errors import InvalidArgument, MultipleFound, NotFound
 from qapla_db.query import pages
@@ -13,14 +12,14 @@ from qapla_db.query.fields import mapper_of
 from qapla_db.query.filters import FilterBy, OrderBy, conditions, order_clauses
 from qapla_db.query.identity import has_limit, row_key
 from qapla_db.query.pages import Page, fetched
-from qapla_db.query.targets import model_of, nulls_sort_last, select_of
+from qapla_db.query.targets import AnySession, model_of, nulls_sort_last, select_of, session_of
 
 __all__ = ["check_exists", "count", "find", "find_one", "get_one", "narrowed"]
 
 M = TypeVar("M")
 
 
-def get_one(session: Session, model: type[M], id: Any) -> M:
+def get_one(session: AnySession, model: type[M], id: Any) -> M:
     """Return the instance with a primary key; one that is in the session costs no SQL.
 
     :param session: the session.
@@ -28,6 +27,7 @@ def get_one(session: Session, model: type[M], id: Any) -> M:
     :param id: the key; a tuple or a mapping of attribute to value where it is composite.
     :raises NotFound: there is no such row.
     """
+    session = session_of(session)
     found = session.get(model, id)
     if found is None:
         raise NotFound(model, id)
@@ -36,7 +36,7 @@ def get_one(session: Session, model: type[M], id: Any) -> M:
 
 @overload
 def find(
-    session: Session,
+    session: AnySession,
     target: type[M] | sa.Select[M],
     filter_by: FilterBy = None,
     *,
@@ -49,7 +49,7 @@ def find(
 
 @overload
 def find(
-    session: Session,
+    session: AnySession,
     target: type[M] | sa.Select[M],
     filter_by: FilterBy = None,
     *,
@@ -62,7 +62,7 @@ def find(
 
 @overload
 def find(
-    session: Session,
+    session: AnySession,
     target: sa.Select[*tuple[Any, ...]],
     filter_by: FilterBy = None,
     *,
@@ -75,7 +75,7 @@ def find(
 
 @overload
 def find(
-    session: Session,
+    session: AnySession,
     target: sa.Select[*tuple[Any, ...]],
     filter_by: FilterBy = None,
     *,
@@ -87,7 +87,7 @@ def find(
 
 
 def find(
-    session: Session,
+    session: AnySession,
     target: type[M] | sa.Select[*tuple[Any, ...]],
     filter_by: FilterBy = None,
     *,
@@ -108,6 +108,7 @@ def find(
     :param per_page: how many to a page.
     :raises UnknownField: a field that the model does not have.
     """
+    session = session_of(session)
     model: type[Any] = model_of(target)
     statement = narrowed(target, filter_by)
     if order_by is not None:
@@ -122,18 +123,18 @@ def find(
 
 @overload
 def find_one(
-    session: Session, target: type[M] | sa.Select[M], filter_by: FilterBy = None
+    session: AnySession, target: type[M] | sa.Select[M], filter_by: FilterBy = None
 ) -> M | None: ...
 
 
 @overload
 def find_one(
-    session: Session, target: sa.Select[*tuple[Any, ...]], filter_by: FilterBy = None
+    session: AnySession, target: sa.Select[*tuple[Any, ...]], filter_by: FilterBy = None
 ) -> Any: ...
 
 
 def find_one(
-    session: Session, target: type[M] | sa.Select[*tuple[Any, ...]], filter_by: FilterBy = None
+    session: AnySession, target: type[M] | sa.Select[*tuple[Any, ...]], filter_by: FilterBy = None
 ) -> Any:
     """Return the one that answers a filter, or None.
 
@@ -143,6 +144,7 @@ def find_one(
     :raises MultipleFound: several do.
     :raises UnknownField: a field that the model does not have.
     """
+    session = session_of(session)
     statement = narrowed(target, filter_by)
     if not (has_limit(statement) or statement._setup_joins or statement._from_obj):
         statement = statement.limit(2)  # but where a join may repeat the same one
@@ -156,7 +158,7 @@ def find_one(
 
 
 def check_exists(
-    session: Session, target: type[Any] | sa.Select[*tuple[Any, ...]], filter_by: FilterBy = None
+    session: AnySession, target: type[Any] | sa.Select[*tuple[Any, ...]], filter_by: FilterBy = None
 ) -> bool:
     """Tell whether anything answers a filter.
 
@@ -165,12 +167,13 @@ def check_exists(
     :param filter_by: a mapping of field to value, or an SQL expression.
     :raises UnknownField: a field that the model does not have.
     """
+    session = session_of(session)
     statement = sa.select(narrowed(target, filter_by).exists())
     return bool(session.scalar(statement, bind_arguments=_bind(target)))
 
 
 def count(
-    session: Session, target: type[Any] | sa.Select[*tuple[Any, ...]], filter_by: FilterBy = None
+    session: AnySession, target: type[Any] | sa.Select[*tuple[Any, ...]], filter_by: FilterBy = None
 ) -> int:
     """Return how many rows answer a filter.
 
@@ -179,6 +182,7 @@ def count(
     :param filter_by: a mapping of field to value, or an SQL expression.
     :raises UnknownField: a field that the model does not have.
     """
+    session = session_of(session)
     bind = _bind(target)
     counted: sa.Select[Any]
     if isinstance(target, sa.Select):

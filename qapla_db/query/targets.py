@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection, Engine
@@ -13,6 +13,7 @@ from qapla_db.errors import Misuse, Unsupported
 from qapla_db.query.fields import mapper_of
 
 __all__ = [
+    "AnySession",
     "announce_write",
     "backend_of",
     "bind_of",
@@ -24,10 +25,12 @@ __all__ = [
 
 M = TypeVar("M")
 
+AnySession: TypeAlias = Session | scoped_session[Any]
+
 _NULLS_SORT_LAST = frozenset({"postgresql", "oracle", "cockroachdb"})
 
 
-def session_of(session: Session | scoped_session[Any]) -> Session:
+def session_of(session: AnySession) -> Session:
     """Return the session itself, also where a scoped session stands before it.
 
     :raises Misuse: it is no session.
@@ -40,14 +43,14 @@ def session_of(session: Session | scoped_session[Any]) -> Session:
     raise Misuse(f"a session is needed, such as request.main, not {type(session).__name__}")
 
 
-def announce_write(session: Session, what: str) -> None:
+def announce_write(session: AnySession, what: str) -> None:
     """Say that rows are about to be written in a way that the session cannot see by itself.
 
     :param session: the session; one that is none of ours has nothing to be told.
     :param what: what is done, as the end of "it cannot ...": "store rows".
     :raises ReadOnlyError: the session is read-only.
     """
-    hook = getattr(session, "_writes", None)
+    hook = getattr(session_of(session), "_writes", None)
     if hook is not None:
         hook(what)
 
