@@ -55,6 +55,7 @@ def is_grouped(statement: sa.Select[Any]) -> bool:
     return bool(
         statement._group_by_clauses
         or statement._distinct
+        or _distinct_on(statement)
         or any(map(_aggregates, _expressions(statement)))
     )
 
@@ -80,12 +81,19 @@ def row_key(statement: sa.Select[Any]) -> list[ColumnElement[Any]]:
     expressions = list(_expressions(statement))
     if any(map(_aggregates, expressions)):
         return []
-    if statement._distinct and not statement._distinct_on:
+    leading = _distinct_on(statement)
+    if statement._distinct and not leading:
         return _unique(part for one in expressions for part in _distinct_parts(one))
     keys = [part for one in expressions for part in _keys(one)]
     if not keys:
         keys = [part for one in statement.get_final_froms() for part in _table_keys(one)]
-    return _unique([*statement._distinct_on, *keys])
+    return _unique([*leading, *keys])
+
+
+def _distinct_on(statement: sa.Select[Any]) -> tuple[ColumnElement[Any], ...]:
+    # PostgreSQL wants to order by them first; SQLAlchemy 2.1 has an extension for it
+    extension = getattr(statement, "_pre_columns_clause", None)
+    return (*statement._distinct_on, *getattr(extension, "_distinct_on", ()))
 
 
 def _expressions(statement: sa.Select[Any]) -> Iterator[Any]:
