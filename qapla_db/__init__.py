@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from qapla_db.application import Application as Application
     from qapla_db.application import DatabaseApplication as DatabaseApplication
     from qapla_db.application import DatabaseMixin as DatabaseMixin
+    from qapla_db.connection import SQLConnection as SQLConnection
     from qapla_db.database import Database as Database
     from qapla_db.decorators import INJECTED as INJECTED
     from qapla_db.decorators import WithDatabase as WithDatabase
@@ -30,6 +31,7 @@ _HOMES = {
     "Application": "application",
     "DatabaseApplication": "application",
     "DatabaseMixin": "application",
+    "SQLConnection": "connection",
     "Database": "database",
     "ReadDriver": "driver",
     "WriteDriver": "driver",
@@ -50,6 +52,7 @@ __all__ = [
     "NotFound",
     "QaplaError",
     "ReadDriver",
+    "SQLConnection",
     "Session",
     "WriteDriver",
 ]

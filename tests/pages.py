@@ -50,7 +50,8 @@ def run_page(page: Path) -> None:
             run_console(text, where)
         elif language == "python":
             # padded, so that a traceback names the line of the page
-            exec(compile("\n" * line + text, str(page), "exec"), namespace)
+            code = compile("\n" * line + text, str(page), "exec", dont_inherit=True)
+            exec(code, namespace)
         elif language != "text" and not language.startswith("{"):
             raise SystemExit(f"{where}: nobody runs a block of the language {language!r}")
 
