@@ -11,7 +11,8 @@ from sqlalchemy.ext.hybrid import hybrid_property
 from sqlalchemy.orm import DeclarativeBase, Mapped, MappedAsDataclass, mapped_column
 
 from qapla_db import NotFound, ReadDriver, WriteDriver
-from qapla_db.errors import InvalidArgument, Misuse, UnknownField
+from qapla_db.errors import InvalidArgument, Misuse, MultipleFound, ReadOnlyError, UnknownField
+from qapla_db.query.methods import ScopedSession
 from tests.support import make_application
 
 
@@ -196,3 +197,171 @@ def test_driver_without_a_model(memory: Any, model: Any) -> None:
         reader(model, session)
     with memory.session() as session, pytest.raises(Misuse, match="model = Airport"):
         ReadDriver(session)
+
+
+class PointReadDriver(ReadDriver[Point]):
+    model = Point
+
+
+class PointWriteDriver(WriteDriver[Point]):
+    model = Point
+
+
+@pytest.fixture
+def points(database: Any) -> Any:
+    """A database with the points (0, 0), (1, 1), (2, 0), (3, 1)."""
+    with database.transaction() as session:
+        for x in range(4):
+            PointWriteDriver(session).create(x=x, y=x % 2)
+    return database
+
+
+def test_reading(points: Any) -> None:
+    """A read driver finds, counts, pages and streams with the same filters."""
+    with points.session() as session:
+        read = PointReadDriver(session)
+        assert 2 == read.count({"y": 1})
+        assert read.check_exists(Point.x == 3)
+        assert not read.check_exists({"x": 9})
+        one = read.find_by(x=2)
+        assert one is not None
+        assert one is read.find_by({"x": 2}, y=0)
+        assert one is read.get_by_id(one.number)
+        assert read.find_by(x=2, y=1) is None
+        with pytest.raises(MultipleFound):
+            read.find_by(y=1)
+        assert [3, 1] == [point.x for point in read.list_all({"y": 1}, order_by="-x")]
+        page = read.paginate({"y": 0}, order_by="-x", per_page=1)
+        assert ([2], 2, [0]) == ([p.x for p in page], page.total, [p.x for p in page.next()])
+        assert [0, 2] == sorted(point.x for point in read.stream({"y": 0}, chunk=1))
+        with pytest.raises(UnknownField):
+            read.count({"z": 1})
+
+
+def test_list_of_all_has_a_limit(memory: Any) -> None:
+    """Above 1000 rows a list of all needs a limit, or None on purpose."""
+    with memory.session() as session:
+        read, write = PointReadDriver(session), PointWriteDriver(session)
+        write.bulk_insert({"x": x, "y": 0} for x in range(1000))
+        assert 1000 == len(read.list_all())
+        write.create(x=1000)
+        with pytest.raises(InvalidArgument, match="more than 1000 instances of Point"):
+            read.list_all()
+        assert 1001 == len(read.list_all(limit=None))
+        assert [0, 1] == [point.x for point in read.list_all(limit=2)]
+        assert 1 == len(read.list_all({"y": 7}))
+
+
+def test_reading_flushes_nothing(points: Any) -> None:
+    """A read driver has no hand in what the caller has not flushed."""
+    with points.session() as session:
+        session.add(Point(x=100, y=0))
+        read = PointReadDriver(session)
+        assert 4 == read.count()
+        assert not read.check_exists({"x": 100})
+        assert read.find_by(x=100) is None
+        assert 4 == len(read.list_all())
+        assert 4 == read.paginate().total
+        assert 4 == len(list(read.stream()))
+        assert 4 == len(read.session.scalars(sa.select(Point)).all())
+        assert 4 == read.session.scalar(sa.select(sa.func.count()).select_from(Point))
+        assert 4 == len(read.session.execute(sa.select(Point.x)).all())
+        assert read.session.get(Point, 10**6) is None
+        with pytest.raises(NotFound):
+            read.get_by_id(10**6)
+        assert 1 == len(session.new)
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        sa.delete(Point),
+        sa.insert(Point).values(x=1),
+        sa.update(Point).values(x=1),
+        sa.text("DELETE FROM point"),
+        sa.select(sa.delete(Point).returning(Point.x).cte()),
+        sa.select(Point.x).where(Point.x.in_(sa.select(sa.delete(Point).returning(Point.x).cte()))),
+    ],
+    ids=["delete", "insert", "update", "text", "cte", "nested"],
+)
+def test_read_driver_refuses_to_change_data(points: Any, statement: Any) -> None:
+    """Nothing that changes data gets through the session of a read driver."""
+    with points.session() as session:
+        read = PointReadDriver(session)
+        for run in (read.session.execute, read.session.scalars, read.session.scalar):
+            with pytest.raises(ReadOnlyError, match="WriteDriver"):
+                run(statement)
+        assert 4 == read.count()
+
+
+@pytest.mark.parametrize("name", ["add", "delete", "flush", "commit", "merge", "connection"])
+def test_read_driver_has_no_way_to_write(points: Any, name: str) -> None:
+    """What a session could write with is not there, and says why."""
+    with points.session() as session:
+        with pytest.raises(ReadOnlyError, match=rf"{name}\(\) is not there in a ReadDriver"):
+            getattr(PointReadDriver(session).session, name)
+        with pytest.raises(AttributeError):
+            PointReadDriver(session).session.nonsense  # noqa: B018
+
+
+def test_writing(points: Any) -> None:
+    """A write driver flushes each step, and its commit stores all of it."""
+    with points.session() as session:
+        write = PointWriteDriver(session)
+        read = PointReadDriver(session)
+        one = read.find_by(x=0)
+        assert one is not None
+        assert one is write.update(one, {"x": 50})
+        assert read.check_exists({"x": 50})
+        made, created = write.get_or_create({"x": 60}, y=1)
+        assert created
+        assert (made, False) == write.get_or_create({"x": 60})
+        write.delete(made)
+        assert not read.check_exists({"x": 60})
+        assert 2 == write.bulk_insert([{"x": 70, "y": 1}, {"x": 71, "y": 1}])
+        write.commit()
+    with points.session() as session:
+        assert [1, 2, 3, 50, 70, 71] == sorted(p.x for p in PointReadDriver(session).list_all())
+
+
+def test_upsert(points: Any) -> None:
+    """A write driver inserts rows and changes those that exist."""
+    with points.session() as session:
+        write, read = AirportWriteDriver(session), AirportReadDriver(session)
+        write.create(code="EPWA", name="Chopin")
+        assert 1 == writer(Leg, session).upsert(
+            [{"number": 1, "origin": "A"}], by=["number", "origin"]
+        )
+        leg = writer(Leg, session).upsert({"number": 1, "origin": "A"}, by=["origin", "number"])
+        assert 1 == leg.number
+        assert "Chopin" == read.get_by_id("EPWA").name
+
+
+def test_writing_what_is_of_another_model(memory: Any) -> None:
+    """An instance of another model is refused, and one of no session."""
+    with memory.session() as session:
+        point: Any = PointWriteDriver(session).create(x=1)
+        with pytest.raises(Misuse, match="AirportWriteDriver writes Airport, not Point"):
+            AirportWriteDriver(session).update(point, {})
+        with pytest.raises(Misuse, match="writes Airport, not Point"):
+            AirportWriteDriver(session).delete(point)
+        with pytest.raises(UnknownField):
+            PointWriteDriver(session).update(point, {"z": 1})
+
+
+def test_read_only_session(points: Any) -> None:
+    """On a read-only session a flush with changes is refused before the server would."""
+    with points.session(read_only=True) as session:
+        assert 4 == PointReadDriver(session).count()
+        with pytest.raises(ReadOnlyError):
+            PointWriteDriver(session).create(x=9)
+
+
+def test_scoped_session_behind_a_driver(points: Any) -> None:
+    """A driver takes a scoped session, and works with the session of its thread."""
+    scoped = ScopedSession(points.get_session)
+    try:
+        assert 4 == PointReadDriver(scoped).count()
+        assert PointWriteDriver(scoped).create(x=9) in scoped
+    finally:
+        scoped.remove()

@@ -1,0 +1,77 @@
+"""A session to read with: what is left of one when it cannot write."""
+
+from __future__ import annotations
+
+from typing import Any, TypeAlias, TypeVar
+
+import sqlalchemy as sa
+from sqlalchemy.orm import Session
+from sqlalchemy.sql import visitors
+from sqlalchemy.sql.dml import UpdateBase
+
+from qapla_db.errors import ReadOnlyError
+
+__all__ = ["QUIET", "ReadingSession"]
+
+M = TypeVar("M")
+
+Readable: TypeAlias = "sa.Select[*tuple[Any, ...]] | sa.CompoundSelect[*tuple[Any, ...]]"
+
+QUIET = sa.util.immutabledict({"autoflush": False})
+"""Execution options of what is read without a flush before it."""
+
+
+class ReadingSession:
+    """Runs selects in a session, and nothing else: no flush, no changes, no commit.
+
+    :param session: the session that it reads with.
+    """
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+
+    def get(self, model: type[M], id: Any) -> M | None:
+        """As :meth:`sqlalchemy.orm.Session.get`."""
+        return self._session.get(model, id, execution_options=QUIET)
+
+    def execute(self, statement: Readable) -> sa.Result[*tuple[Any, ...]]:
+        """As :meth:`sqlalchemy.orm.Session.execute`, of a select.
+
+        :raises ReadOnlyError: it is none, or one that changes data.
+        """
+        _check_reads(statement)
+        return self._session.execute(statement, execution_options=QUIET)
+
+    def scalars(self, statement: Readable) -> sa.ScalarResult[Any]:
+        """As :meth:`sqlalchemy.orm.Session.scalars`, of a select.
+
+        :raises ReadOnlyError: it is none, or one that changes data.
+        """
+        _check_reads(statement)
+        return self._session.scalars(statement, execution_options=QUIET)
+
+    def scalar(self, statement: Readable) -> Any:
+        """As :meth:`sqlalchemy.orm.Session.scalar`, of a select.
+
+        :raises ReadOnlyError: it is none, or one that changes data.
+        """
+        _check_reads(statement)
+        return self._session.scalar(statement, execution_options=QUIET)
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_") or not hasattr(Session, name):
+            raise AttributeError(f"a session to read with has no attribute {name!r}")
+        raise ReadOnlyError(
+            f"{name}() is not there in a ReadDriver, whose session runs selects only: execute(), "
+            "scalars(), scalar(), get(). Use a WriteDriver to change data"
+        )
+
+
+def _check_reads(statement: Any) -> None:
+    if not isinstance(statement, sa.Select | sa.CompoundSelect):
+        raise ReadOnlyError(
+            f"a ReadDriver runs selects, and this is {type(statement).__name__}; use a "
+            "WriteDriver to change data, or the caller's own session for what no select says"
+        )
+    if any(isinstance(part, UpdateBase) for part in visitors.iterate(statement)):
+        raise ReadOnlyError("this select changes data on the way; use a WriteDriver")
