@@ -9,8 +9,6 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.engine import Connection
-from sqlalchemy.sql.elements import UnaryExpression
-from sqlalchemy.sql.operators import custom_op
 
 from qapla_db.backends.copying import copy, is_direct
 from qapla_db.backends.copytext import CopyText
@@ -23,7 +21,6 @@ from qapla_db.query.values import Layout
 __all__ = ["CopyStore"]
 
 _NUMBER = "qapla_db_row"
-_DISTINCT_ON = custom_op[Any]("DISTINCT ON")
 _numbers = count(1)
 
 
@@ -125,8 +122,9 @@ class _Stage:
             # rows without a value in the key meet none
             is_null = sa.or_(*(column.is_(None) for column in key))
             parts.append(sa.case((is_null, number)))
-        first: UnaryExpression[Any] = UnaryExpression(sa.tuple_(*parts), operator=_DISTINCT_ON)
-        return rows.prefix_with(first).order_by(*parts, number.desc())
+        # quicker than DISTINCT ON, which sorts by the key
+        last = sa.select(sa.func.max(number)).group_by(*parts)
+        return rows.where(number.in_(last)).order_by(number)
 
 
 def _piece(text: CopyText, values: list[Any], part: Part) -> bytes:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Generator
 from typing import Any, TypeVar, overload
 
 import sqlalchemy as sa
@@ -19,24 +19,18 @@ M = TypeVar("M")
 @overload
 def stream(
     session: Session | scoped_session[Any], target: type[M], *, chunk: int = ...
-) -> Iterator[M]: ...
-
-
-@overload
-def stream(
-    session: Session | scoped_session[Any], target: sa.Select[tuple[M]], *, chunk: int = ...
-) -> Iterator[M]: ...
+) -> Generator[M, None, None]: ...
 
 
 @overload
 def stream(
     session: Session | scoped_session[Any], target: sa.Select[Any], *, chunk: int = ...
-) -> Iterator[Any]: ...
+) -> Generator[Any, None, None]: ...
 
 
 def stream(
     session: Session | scoped_session[Any], target: Any, *, chunk: int = 1000
-) -> Iterator[Any]:
+) -> Generator[Any, None, None]:
     """Yield the objects or rows of a select with constant memory.
 
     They come from a cursor at the server, which is closed with the iterator:
@@ -56,7 +50,7 @@ def stream(
     return _stream(session_of(session), select_of(target), chunk)
 
 
-def _stream(session: Session, statement: sa.Select[Any], chunk: int) -> Iterator[Any]:
+def _stream(session: Session, statement: sa.Select[Any], chunk: int) -> Generator[Any, None, None]:
     result = session.execute(statement, execution_options={"yield_per": chunk})
     try:
         yield from result.scalars() if len(statement.column_descriptions) == 1 else result

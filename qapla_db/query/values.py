@@ -13,6 +13,9 @@ from qapla_db.query.rows import Part, Shape, check_no_expression
 
 __all__ = ["Layout"]
 
+_BOOLEANS = frozenset({bool, type(None)})
+"""What the processor of a native boolean passes on as it is, after a look at each value."""
+
 
 class Layout:
     """The columns that rows with certain fields are stored in, and their values.
@@ -41,6 +44,11 @@ class Layout:
         self._defaults: list[Any] = [shape.columns[field].default for field in defaults]
         dialect = connection.dialect
         self._processors = [_processor(column, dialect) for column in self.columns]
+        self._checks = [
+            processor
+            for column, processor in zip(self.columns, self._processors, strict=True)
+            if dialect.supports_native_boolean and type(column.type) is sa.Boolean
+        ]
         self.is_plain = not any(_has_expression(column, dialect) for column in self.columns)
         self._context = _Context(self.columns, connection)
 
@@ -69,6 +77,8 @@ class Layout:
         processor: Callable[[Any], Any],
         numbers: Sequence[int],
     ) -> Sequence[Any]:
+        if processor in self._checks and _BOOLEANS.issuperset(map(type, values)):
+            return values
         done: list[Any] = []
         try:
             done.extend(map(processor, values))
