@@ -200,6 +200,7 @@ class _Part:
     """One part of an order."""
 
     expression: ColumnElement[Any]
+    operand: ColumnElement[Any]  # of the type that its values are bound with
     descending: bool
     nulls_last: bool
     nullable: bool
@@ -227,14 +228,10 @@ class _Part:
     def column(self) -> ColumnElement[Any]:
         if self.kind.cast:
             return sa.cast(self.expression, self.kind.type)
-        return sa.type_coerce(self.expression, self.kind.type)
+        return self.operand
 
     def bound(self, value: Any) -> ColumnElement[Any]:
         return sa.literal(value, self.kind.type)
-
-    @property
-    def operand(self) -> ColumnElement[Any]:
-        return sa.type_coerce(self.expression, self.kind.type)
 
     def same(self, value: Any) -> ColumnElement[bool]:
         return self.expression.is_(None) if value is None else self.operand == self.bound(value)
@@ -271,8 +268,10 @@ def _order(
             # it is ordered by number, but compared as text
             expression = sa.type_coerce(expression, sa.BigInteger) + 0
         kind = kind_of(_type_of(expression), dialect)
+        plain = kind.type is expression.type or isinstance(expression.type, sa.Integer)
         return _Part(
             expression=expression,
+            operand=expression if plain else sa.type_coerce(expression, kind.type),
             descending=descending,
             nulls_last=default != descending if nulls_last is None else nulls_last,
             nullable=maybe_missing or bool(getattr(expression, "nullable", True)),
