@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import lru_cache
 from typing import Any, TypeVar
 
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from qapla_db.errors import InvalidArgument, Misuse, MultipleFound
-from qapla_db.query.fields import check_arguments
+from qapla_db.query.fields import check_arguments, mapper_of
 from qapla_db.query.filters import conditions
 from qapla_db.query.targets import AnySession, backend_of, bind_of, session_of
 
@@ -19,6 +20,8 @@ M = TypeVar("M")
 
 _ATTEMPTS = 3
 """How often a row may disappear between the moment it is in the way and the look at it."""
+
+_BY = "by_"
 
 _DUPLICATES = frozenset({"23505", "23P01"})
 """What PostgreSQL calls a key, or an exclusion, that another row has."""
@@ -57,8 +60,8 @@ def get_or_create(
     session = session_of(session)
     values = _values(model, filter_by, defaults)
     assert filter_by is not None
-    statement = sa.select(model).where(*conditions(model, filter_by)).limit(2)
-    found = _one(session, model, statement, filter_by)
+    statement, parameters = _look_up(model, filter_by)
+    found = _one(session, model, statement, parameters)
     if found is not None:
         return found, False
     for attempt in range(1, _ATTEMPTS + 1):
@@ -68,7 +71,7 @@ def get_or_create(
             with savepoint:
                 return _create(session, model, values), True
         except sa.exc.IntegrityError as error:
-            found = _one(session, model, _current(session, model, statement), filter_by)
+            found = _one(session, model, _current(session, model, statement), parameters)
             if found is not None:
                 return found, False
             if attempt == _ATTEMPTS or not _is_gone(session, model, error):
@@ -108,14 +111,38 @@ def _create(session: Session, model: type[M], values: Mapping[str, Any]) -> M:
     return instance
 
 
+def _look_up(model: type[M], filter_by: Mapping[str, Any]) -> tuple[sa.Select[M], dict[str, Any]]:
+    columns = mapper_of(model).column_attrs
+    for name, value in filter_by.items():
+        if name not in columns or _is_sql(value):
+            return sa.select(model).where(*conditions(model, filter_by)).limit(2), {}
+    parts = tuple((name, value is None) for name, value in filter_by.items())
+    parameters = {_BY + name: value for name, value in filter_by.items() if value is not None}
+    statement: sa.Select[M] = _prepared(model, parts)
+    return statement, parameters
+
+
+def _is_sql(value: Any) -> bool:
+    return isinstance(value, sa.ClauseElement) or hasattr(value, "__clause_element__")
+
+
+@lru_cache(maxsize=512)
+def _prepared(model: Any, parts: tuple[tuple[str, bool], ...]) -> sa.Select[Any]:
+    # to build a select costs a fifth of running it
+    values: dict[str, Any] = {
+        name: None if is_null else sa.bindparam(_BY + name) for name, is_null in parts
+    }
+    return sa.select(model).where(*conditions(model, values)).limit(2)
+
+
 def _one(
-    session: Session, model: type[M], statement: sa.Select[M], filter_by: Mapping[str, Any]
+    session: Session, model: type[M], statement: sa.Select[M], parameters: dict[str, Any]
 ) -> M | None:
-    rows = session.scalars(statement).unique().all()
+    rows = session.scalars(statement, parameters).unique().all()
     if len(rows) > 1:
         raise MultipleFound(
-            f"more than one {model.__name__} has {dict(filter_by)!r}; name in filter_by what is "
-            "unique"
+            f"more than one {model.__name__} has these values, and get_or_create can only mean "
+            "one; name in filter_by what is unique"
         )
     return rows[0] if rows else None
 

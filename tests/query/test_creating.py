@@ -274,11 +274,24 @@ def test_relationship_as_a_filter(memory: Database) -> None:
         assert (street, False) == get_or_create(session, Street, {"city": city, "name": "Prosta"})
 
 
+def test_same_fields_with_other_values(memory: Database) -> None:
+    """Each call looks for its own values, also NULL and SQL expressions."""
+    with memory.session() as session:
+        for number, miles in ((1, None), (2, 5), (3, None), (4, 6)):
+            values = {"number": number, "miles": miles}
+            assert get_or_create(session, Leg, values, origin="A")[1]
+            found, created = get_or_create(session, Leg, values)
+            assert (False, number, miles) == (created, found.number, found.miles)
+        shouted = {"code": sa.func.upper("waw")}
+        assert "WAW" == get_or_create(session, City, shouted, name="x")[0].code
+        assert not get_or_create(session, City, shouted, name="x")[1]
+
+
 def test_several_rows(memory: Database) -> None:
     """Where the filter is not unique and several rows answer it, that is an error."""
     with memory.session() as session:
         session.add_all([Note(title="a"), Note(title="a")])
-        with pytest.raises(MultipleFound, match="more than one Note has"):
+        with pytest.raises(MultipleFound, match="more than one Note has these"):
             get_or_create(session, Note, {"title": "a"})
         assert get_or_create(session, Note, {"title": "b"})[1]
 
