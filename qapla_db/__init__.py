@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from qapla_db.env import AlembicEnv as AlembicEnv
     from qapla_db.errors import NotFound as NotFound
     from qapla_db.errors import QaplaError as QaplaError
+    from qapla_db.query.keyset import KeysetPage as KeysetPage
+    from qapla_db.query.pages import Page as Page
     from qapla_db.session import Session as Session
 
 __version__ = "0.1.0"
@@ -37,6 +39,8 @@ _HOMES = {
     "WriteDriver": "driver",
     "NotFound": "errors",
     "QaplaError": "errors",
+    "KeysetPage": "query.keyset",
+    "Page": "query.pages",
     "Session": "session",
     "AlembicEnv": "env",
     "INJECTED": "decorators",
@@ -49,7 +53,9 @@ __all__ = [
     "Database",
     "DatabaseApplication",
     "DatabaseMixin",
+    "KeysetPage",
     "NotFound",
+    "Page",
     "QaplaError",
     "ReadDriver",
     "SQLConnection",

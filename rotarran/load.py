@@ -6,8 +6,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import airportsdata
-from rich.progress import track
-from sqlalchemy import func, insert, select
+from rich.progress import Progress
 
 from qapla_db.database import Database
 from rotarran.application.db import Airport
@@ -39,11 +38,12 @@ def printable(text: str) -> str:
 def load_airports(database: Database) -> int:
     """Load the airports into an empty table, all or none; return how many are there."""
     with database.transaction() as session:
-        present = session.scalar(select(func.count()).select_from(Airport)) or 0
+        present = session.count(Airport)
         if present:
             return present
         rows = list(airport_rows())
-        chunks = range(0, len(rows), CHUNK)
-        for start in track(chunks, description="Loading airports"):
-            session.execute(insert(Airport), rows[start : start + CHUNK])
-        return len(rows)
+        with Progress() as bar:
+            task = bar.add_task("Loading airports", total=len(rows))
+            return session.bulk_insert(
+                Airport, rows, chunk=CHUNK, progress=lambda done: bar.update(task, completed=done)
+            )

@@ -73,7 +73,7 @@ def compute_neighbours(
         for other, latitude, longitude in airports.positions()
         if other != code
     )
-    nearest = heapq.nsmallest(count, distances)
+    nearest = {other: distance for distance, other in heapq.nsmallest(count, distances)}
     NeighbourWriteDriver(main).replace(code, nearest)
     EventWriteDriver(audit).create(
         who=f"worker, for {who}",

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import Select, delete, func, or_, select
+from sqlalchemy import ColumnElement, delete, or_, select
 
+from qapla_db import Page
 from qapla_db.driver import ReadDriver, WriteDriver
-from rotarran.application.db import Airport, Event, Neighbour
+from rotarran.application.db import Airport, Event, Neighbour, now
 
 PER_PAGE = 25
 
@@ -17,22 +18,9 @@ class AirportReadDriver(ReadDriver[Airport]):
 
     model = Airport
 
-    def search(self, words: str, page: int) -> tuple[list[Airport], int]:
-        """Return one page of the airports that match, and how many match in all."""
-        query = select(Airport)
-        if words:
-            query = query.where(
-                or_(
-                    Airport.code == words.upper(),
-                    Airport.iata == words.upper(),
-                    Airport.country == words.upper(),
-                    Airport.name.icontains(words, autoescape=True),
-                    Airport.city.icontains(words, autoescape=True),
-                )
-            )
-        counting = query.with_only_columns(func.count(), maintain_column_froms=True)
-        total = self.session.scalar(counting) or 0
-        return list(self.session.scalars(_page(query.order_by(Airport.code), page))), total
+    def search(self, words: str, page: int) -> Page[Airport]:
+        """Return one page of the airports that match."""
+        return self.paginate(matches(words) if words else None, page=page, per_page=PER_PAGE)
 
     def positions(self) -> list[tuple[str, float, float]]:
         """Return code, latitude and longitude of every airport."""
@@ -63,13 +51,20 @@ class NeighbourWriteDriver(WriteDriver[Neighbour]):
 
     model = Neighbour
 
-    def replace(self, code: str, distances: list[tuple[float, str]]) -> None:
-        """Put these neighbours in the place of the airport's former ones."""
+    def replace(self, code: str, nearest: dict[str, float]) -> None:
+        """Put these neighbours, code to kilometres, in the place of the airport's former ones."""
+        at = now()
         # two tasks for one airport: the second waits here for the first
         self.session.get_one(Airport, code, with_for_update=True)
-        self.session.execute(delete(Neighbour).where(Neighbour.airport_code == code))
-        for distance, other in distances:
-            self.create(airport_code=code, other_code=other, distance=distance)
+        former = delete(Neighbour).where(Neighbour.airport_code == code)
+        self.session.execute(former.where(Neighbour.other_code.not_in(nearest)))
+        self.upsert(
+            [
+                {"airport_code": code, "other_code": other, "distance": distance, "computed_at": at}
+                for other, distance in nearest.items()
+            ],
+            by=["airport_code", "other_code"],
+        )
 
 
 class EventReadDriver(ReadDriver[Event]):
@@ -77,11 +72,9 @@ class EventReadDriver(ReadDriver[Event]):
 
     model = Event
 
-    def latest(self, page: int) -> tuple[list[Event], int]:
-        """Return one page of the events, the newest first, and how many there are."""
-        total = self.session.scalar(select(func.count()).select_from(Event)) or 0
-        query = select(Event).order_by(Event.at.desc(), Event.id.desc())
-        return list(self.session.scalars(_page(query, page))), total
+    def latest(self, page: int) -> Page[Event]:
+        """Return one page of the events, the newest first."""
+        return self.paginate(order_by=["-at", "-id"], page=page, per_page=PER_PAGE)
 
 
 class EventWriteDriver(WriteDriver[Event]):
@@ -90,5 +83,12 @@ class EventWriteDriver(WriteDriver[Event]):
     model = Event
 
 
-def _page(query: Select[Any], page: int) -> Select[Any]:
-    return query.limit(PER_PAGE).offset((page - 1) * PER_PAGE)
+def matches(words: str) -> ColumnElement[bool]:
+    """Return the condition that an airport has these words, or this code."""
+    return or_(
+        Airport.code == words.upper(),
+        Airport.iata == words.upper(),
+        Airport.country == words.upper(),
+        Airport.name.icontains(words, autoescape=True),
+        Airport.city.icontains(words, autoescape=True),
+    )

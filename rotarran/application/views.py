@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Mapping
-from math import ceil
 from typing import Any
 
 from kombu.exceptions import OperationalError as BrokerError
@@ -26,10 +25,10 @@ from pyramid.view import view_config
 from sqlalchemy.exc import OperationalError, TimeoutError
 from sqlalchemy.orm.exc import StaleDataError
 
+from qapla_db import Page
 from qapla_db.errors import NotFound
 from rotarran.application.db import Airport, Event
 from rotarran.application.drivers import (
-    PER_PAGE,
     AirportReadDriver,
     AirportWriteDriver,
     EventReadDriver,
@@ -64,11 +63,11 @@ def airports(request: Request) -> dict[str, Any]:
     """Show one page of the airports that match the words of a search."""
     page = page_number(request.params.get("page", "1"))
     words = short_text("q", request.params.get("q", ""), 60)
-    found, total = AirportReadDriver(request.main).search(words, page)
+    found = AirportReadDriver(request.main).search(words, page)
     return {
         "q": words,
         "airports": [airport_dict(airport) for airport in found],
-        **page_dict(page, total),
+        **page_dict(found),
     }
 
 
@@ -163,8 +162,8 @@ def start_task(request: Request) -> str:
 def audit(request: Request) -> dict[str, Any]:
     """Show who did what, the newest first."""
     page = page_number(request.params.get("page", "1"))
-    events, total = EventReadDriver(request.audit).latest(page)
-    return {"events": [event_dict(event) for event in events], **page_dict(page, total)}
+    events = EventReadDriver(request.audit).latest(page)
+    return {"events": [event_dict(event) for event in events], **page_dict(events)}
 
 
 @view_config(context=HTTPException)
@@ -209,12 +208,12 @@ def visitor(request: Request) -> str:
     return f"visitor {request.remote_addr or 'unknown'}"
 
 
-def page_dict(page: int, total: int) -> dict[str, int]:
+def page_dict(page: Page[Any]) -> dict[str, Any]:
     """Describe a page; one beyond the last does not exist."""
-    pages = max(1, ceil(total / PER_PAGE))
-    if page > pages:
-        raise HTTPNotFound(f"there is no page {page}; the last one is {pages}")
-    return {"page": page, "pages": pages, "total": total}
+    pages = page.pages or 1
+    if page.page > pages:
+        raise HTTPNotFound(f"there is no page {page.page}; the last one is {pages}")
+    return {"page": page.page, "pages": pages, "total": page.total}
 
 
 def airport_dict(airport: Airport) -> dict[str, Any]:
