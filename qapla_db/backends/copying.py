@@ -16,7 +16,7 @@ import sqlalchemy as sa
 from sqlalchemy import event
 from sqlalchemy.engine import Connection, Dialect
 
-__all__ = ["can_copy", "copy", "is_direct"]
+__all__ = ["can_copy", "copy", "is_direct", "types_of"]
 
 _DATA = "qapla_db_copy"
 _prepared: WeakSet[Dialect] = WeakSet()
@@ -32,22 +32,27 @@ def copy(
     connection: Connection,
     table: sa.Table,
     columns: Sequence[sa.Column[Any]],
-    data: Iterable[bytes],
+    data: Iterable[Any],
+    *,
+    oids: Sequence[int] | None = None,
 ) -> int:
     """Copy rows into a table, and return how many it took.
 
     :param connection: of the driver psycopg.
     :param table: the table.
     :param columns: the columns that the data has.
-    :param data: rows in the text format of COPY, in pieces; it is asked for the next piece
-        while the server works on the one before.
+    :param data: pieces of rows; it is asked for the next piece while the server works on the
+        one before. A piece is bytes in the text format of COPY, or with ``oids`` an iterable
+        of tuples.
+    :param oids: the types of the columns; the rows then go in the binary format.
     """
     _prepare(connection.dialect)
     preparer = connection.dialect.identifier_preparer
     names = ", ".join(preparer.quote(column.name) for column in columns)
     # nothing is interpolated by the driver, which would want a percent sign doubled
-    statement = f"COPY {_name(connection, table)} ({names}) FROM STDIN".replace("%%", "%")
-    job = _Job(data)
+    form = "" if oids is None else " (FORMAT BINARY)"
+    statement = f"COPY {_name(connection, table)} ({names}) FROM STDIN{form}".replace("%%", "%")
+    job = _Job(data, oids)
     connection.exec_driver_sql(statement, execution_options={_DATA: job})
     return job.stored
 
@@ -65,6 +70,16 @@ def is_direct(connection: Connection, table: sa.Table) -> bool:
     return bool(connection.execute(query, {"name": name}).scalar())
 
 
+def types_of(connection: Connection, table: sa.Table) -> dict[str, int]:
+    """Return the types of a table's columns, by the columns' names, as the server has them."""
+    query = sa.text(
+        "SELECT attname, atttypid FROM pg_catalog.pg_attribute "
+        "WHERE attrelid = CAST(:name AS regclass) AND attnum > 0 AND NOT attisdropped"
+    )
+    name = _name(connection, table).replace("%%", "%")
+    return {one.attname: one.atttypid for one in connection.execute(query, {"name": name})}
+
+
 def _name(connection: Connection, table: sa.Table) -> str:
     preparer = connection.dialect.identifier_preparer
     schema = connection.schema_for_object(table)
@@ -73,8 +88,9 @@ def _name(connection: Connection, table: sa.Table) -> str:
 
 
 class _Job:
-    def __init__(self, data: Iterable[bytes]) -> None:
+    def __init__(self, data: Iterable[Any], oids: Sequence[int] | None) -> None:
         self.data = data
+        self.oids = oids
         self.stored = 0
 
 
@@ -87,8 +103,15 @@ class _CopyCursor:
 
     def execute(self, statement: str, parameters: object = None) -> None:
         with self._cursor.copy(statement) as target:
-            for piece in self._job.data:
-                target.write(piece)
+            if self._job.oids is None:
+                for piece in self._job.data:
+                    target.write(piece)
+            else:
+                target.set_types(self._job.oids)
+                write = target.write_row
+                for piece in self._job.data:
+                    for row in piece:
+                        write(row)
         self._job.stored = self._cursor.rowcount
 
 

@@ -7,7 +7,6 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import chain, groupby
 from typing import Any, TypeVar
 
-import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 from sqlalchemy.orm import Session, scoped_session
 
@@ -101,7 +100,7 @@ def bulk_insert(
 class _NotLocated(Exception):
     """A statement for many rows failed, and does not say because of which."""
 
-    def __init__(self, cause: sa.exc.DBAPIError, parts: Sequence[Part]) -> None:
+    def __init__(self, cause: Exception, parts: Sequence[Part]) -> None:
         super().__init__(str(cause))
         self.cause = cause
         self.parts = parts
@@ -175,11 +174,14 @@ class _Load:
     def _by_copy(self, copy: CopyStore, fields: tuple[str, ...], group: _Seen) -> int:
         try:
             return copy.store(fields, iter(group))
-        except sa.exc.DBAPIError as error:
+        except Exception as error:
             if not is_of_a_row(error):
                 raise
             line = line_of(error)
-            row = group.number(line) if line is not None else group.with_key(error, self._shape)
+            if line is not None:
+                row = group.number(copy.before + line)
+            else:
+                row = group.with_key(error, self._shape)
             if row is None:
                 raise _NotLocated(error, group.parts) from error
             raise said_of_row(error, self._shape, row) from error
@@ -220,9 +222,10 @@ class _Seen:
             index -= len(part.numbers)
         return None
 
-    def with_key(self, error: sa.exc.DBAPIError, shape: Shape) -> int | None:
+    def with_key(self, error: Exception, shape: Shape) -> int | None:
         """Return the number of the only row that has the key which PostgreSQL names."""
-        detail = getattr(getattr(error.orig, "diag", None), "message_detail", None) or ""
+        diagnostics = getattr(getattr(error, "orig", None), "diag", None)
+        detail = getattr(diagnostics, "message_detail", None) or ""
         match = re.search(r"\(([^()]+)\)=\((.*)\)[^()]*$", detail, re.DOTALL)
         if match is None:
             return None
@@ -237,7 +240,7 @@ class _Seen:
         return found[0] if len(found) == 1 else None
 
 
-def _same(one: Exception, other: sa.exc.DBAPIError) -> bool:
+def _same(one: Exception, other: Exception) -> bool:
     def told(error: Exception) -> object:
         said = getattr(getattr(error, "orig", None), "diag", None)
         return said and (said.sqlstate, said.constraint_name, said.message_primary)

@@ -2,15 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from itertools import count
+from collections.abc import Iterator, Sequence
+from itertools import count, groupby
 from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql
 from sqlalchemy.engine import Connection
 
-from qapla_db.backends.copying import copy, is_direct
+from qapla_db.backends.copybinary import CopyBinary
+from qapla_db.backends.copying import copy, is_direct, types_of
 from qapla_db.backends.copytext import CopyText
 from qapla_db.errors import InvalidRow
 from qapla_db.query.conflicts import Rule
@@ -39,6 +40,8 @@ class CopyStore:
         self._direct = rule.on_conflict == "error" and is_direct(connection, shape.table)
         self._layouts: dict[tuple[str, ...], Layout] = {}
         self._stages: dict[tuple[str, ...], _Stage] = {}
+        self._targets: dict[tuple[str, ...], _Target] = {}
+        self.target: _Target | None = None
 
     def takes(self, fields: tuple[str, ...]) -> bool:
         """Tell whether COPY stores the same as INSERT would."""
@@ -49,12 +52,21 @@ class CopyStore:
         """Store rows that have just these fields; return how many were inserted or updated."""
         layout = self._layout(fields)
         if self._direct and not layout.left_out:
-            text = CopyText(self._connection, layout.columns)
-            pieces = (_piece(text, layout.values(part), part) for part in parts)
-            return copy(self._connection, self._shape.table, layout.columns, pieces)
+            if fields not in self._targets:
+                table = self._shape.table
+                self._targets[fields] = _Target(self._connection, table, layout.columns)
+            self.target = self._targets[fields]
+            return self.target.take((layout.values(part), part) for part in parts)
         if fields not in self._stages:
             self._stages[fields] = _Stage(self._connection, self._shape, layout, self._rule)
-        return self._stages[fields].store(parts)
+        stage = self._stages[fields]
+        self.target = stage.target
+        return stage.store(parts)
+
+    @property
+    def before(self) -> int:
+        """Number of rows that the last call stored before the COPY which it was in at last."""
+        return self.target.before if self.target is not None else 0
 
     def close(self) -> None:
         """Drop the temporary tables; a rollback does it by itself."""
@@ -65,6 +77,42 @@ class CopyStore:
         if fields not in self._layouts:
             self._layouts[fields] = Layout(self._shape, fields, self._connection)
         return self._layouts[fields]
+
+
+class _Target:
+    """Columns of a table that rows are copied into, in binary as far as they fit."""
+
+    def __init__(
+        self, connection: Connection, table: sa.Table, columns: Sequence[sa.Column[Any]]
+    ) -> None:
+        self.before = 0
+        self._connection = connection
+        self._table = table
+        self._columns = columns
+        self._text = CopyText(connection, columns)
+        oids = types_of(connection, table)
+        self._binary = CopyBinary(connection, [oids.get(column.name, 0) for column in columns])
+
+    def take(self, blocks: Iterator[tuple[list[Any], Part]]) -> int:
+        """Copy the values of parts; return how many rows the table took."""
+        self.before = taken = 0
+        for fits, run in groupby(blocks, key=lambda block: self._binary.fits(block[0])):
+            taken += self._copy(run, binary=fits)
+        return taken
+
+    def _copy(self, run: Iterator[tuple[list[Any], Part]], *, binary: bool) -> int:
+        sent = 0
+
+        def pieces() -> Iterator[Any]:
+            nonlocal sent
+            for values, part in run:
+                sent += len(part.rows)
+                yield zip(*values, strict=True) if binary else _piece(self._text, values, part)
+
+        oids = self._binary.oids if binary else None
+        taken = copy(self._connection, self._table, self._columns, pieces(), oids=oids)
+        self.before += sent
+        return taken
 
 
 class _Stage:
@@ -78,7 +126,6 @@ class _Stage:
         number = sa.Column(_NUMBER, sa.BigInteger)
         name = f"qapla_db_rows_{next(_numbers)}"
         self._table = sa.Table(name, sa.MetaData(), *columns, number)
-        self._text = CopyText(connection, [*columns, number])
         source = sa.select(*layout.columns, sa.literal_column("0::bigint").label(_NUMBER))
         translated = connection.get_execution_options().get("schema_translate_map")
         shown = source.compile(
@@ -89,6 +136,7 @@ class _Stage:
         connection.exec_driver_sql(
             f"CREATE TEMPORARY TABLE {name} ON COMMIT DROP AS {shown} WITH NO DATA"
         )
+        self.target = _Target(connection, self._table, [*columns, number])
         given = [shape.columns[field] for field in layout.fields]
         insert = postgresql.insert(shape.table).from_select(
             [column.key for column in layout.columns], self._select()
@@ -96,7 +144,9 @@ class _Stage:
         self._insert = conflict_clause(insert, rule, given)
 
     def store(self, parts: Iterator[Part]) -> int:
-        taken = copy(self._connection, self._table, [*self._table.columns], self._pieces(parts))
+        taken = self.target.take(
+            ([*self._layout.values(part), list(part.numbers)], part) for part in parts
+        )
         options = {"preserve_rowcount": True}
         result = self._connection.execute(self._insert, execution_options=options)
         self._connection.exec_driver_sql(f"TRUNCATE {self._table.name}")
@@ -105,10 +155,6 @@ class _Stage:
 
     def drop(self) -> None:
         self._connection.exec_driver_sql(f"DROP TABLE {self._table.name}")
-
-    def _pieces(self, parts: Iterator[Part]) -> Iterator[bytes]:
-        for part in parts:
-            yield _piece(self._text, [*self._layout.values(part), list(part.numbers)], part)
 
     def _select(self) -> sa.Select[Any]:
         number = self._table.columns[_NUMBER]

@@ -225,6 +225,24 @@ def test_an_error_is_found_in_a_later_chunk(database: Database) -> None:
         assert [] == codes(session)
 
 
+@pytest.mark.parametrize("wrong", [77, 600, 1300])
+@pytest.mark.parametrize("on_conflict", ["error", "update"])
+def test_a_row_is_found_among_values_of_several_kinds(
+    database: Database, wrong: int, on_conflict: Any
+) -> None:
+    """Rows are counted right where some of them are sent in another format than the others."""
+    rows: list[dict[str, Any]] = [{**row, "elevation": 1} for row in airports(1500)]
+    rows[550]["elevation"] = 2.0
+    rows[1250]["elevation"] = True
+    rows[wrong]["code"] = "much longer than it may be" if on_conflict == "error" else None
+    by = "code" if on_conflict == "update" else None
+    if database.backend.name == "sqlite":
+        rows[wrong]["code"] = None
+    with database.session() as session:
+        with pytest.raises((Conflict, InvalidRow), match=f"^row {wrong}[:,]"):
+            bulk_insert(session, Airport, rows, on_conflict=on_conflict, by=by)
+
+
 @pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt, GeneratorExit])
 def test_rows_that_end_in_an_error(database: Database, error: type[BaseException]) -> None:
     """An error of the iterable itself leaves nothing behind either."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import datetime
 import decimal
 import enum
+import json
 import uuid
 from collections.abc import Iterator
 from typing import Any
@@ -94,7 +95,7 @@ class Special(Base):
 
 
 words = st.text(st.characters(exclude_categories=["Cs"], exclude_characters="\x00"), max_size=20)
-json = st.recursive(
+documents = st.recursive(
     st.none() | st.booleans() | st.integers(-(2**31), 2**31) | words,
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(words, inner, max_size=3),
     max_leaves=5,
@@ -111,7 +112,7 @@ things: dict[str, st.SearchStrategy[Any]] = {
     "clock": st.times().map(lambda one: one.replace(microsecond=0)),
     "moment": moments,
     "size": st.sampled_from(Size),
-    "data": json,
+    "data": documents,
     "blob": st.binary(max_size=20),
     "key": st.uuids(version=4),
     "made": words,
@@ -129,7 +130,7 @@ specials: dict[str, st.SearchStrategy[Any]] = {
     ),
     "numbers": st.lists(st.none() | st.integers(-(2**31), 2**31 - 1), max_size=4),
     "words": st.lists(st.none() | words, max_size=4),
-    "data": json,
+    "data": documents,
     "span": st.timedeltas(datetime.timedelta(-99999), datetime.timedelta(99999)),
     "size": st.sampled_from(Size),
     "naive": st.datetimes(datetime.datetime(1, 1, 2)).map(lambda one: one.replace(fold=0)),
@@ -202,7 +203,8 @@ def test_specials_come_back(postgresql_database: Database, rows: list[dict[str, 
 
 def _shown(row: dict[str, Any]) -> str:
     aware = row["aware"]
-    return repr({**row, "aware": aware and aware.astimezone(datetime.UTC)})
+    data = json.dumps(row["data"], sort_keys=True)
+    return repr({**row, "aware": aware and aware.astimezone(datetime.UTC), "data": data})
 
 
 def test_none_and_null_of_json(database: Database) -> None:
