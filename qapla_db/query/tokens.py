@@ -31,6 +31,7 @@ LONGEST = 4096
 """Characters of the longest token."""
 
 _VERSION = 1
+_EPOCH = dt.datetime(1970, 1, 1)
 _ALPHABET = re.compile(r"[A-Za-z0-9_-]+")
 
 
@@ -239,7 +240,10 @@ def _date(plain: Any, found: Any, dialect: str) -> Kind:
 def _interval(plain: Any, found: Any, dialect: str) -> Kind:
     def load(value: Any) -> dt.timedelta:
         days, seconds, microseconds = map(_exactly(int), _exactly(list)(value))
-        return dt.timedelta(days, seconds, microseconds)
+        span = dt.timedelta(days, seconds, microseconds)
+        if dialect != "postgresql":
+            return (_EPOCH + span) - _EPOCH  # it is stored as the sum
+        return span
 
     return Kind(plain, lambda value: [value.days, value.seconds, value.microseconds], load)
 
