@@ -118,8 +118,8 @@ def _look_up(model: type[M], filter_by: Mapping[str, Any]) -> tuple[sa.Select[M]
             return sa.select(model).where(*conditions(model, filter_by)).limit(2), {}
     parts = tuple((name, value is None) for name, value in filter_by.items())
     parameters = {_BY + name: value for name, value in filter_by.items() if value is not None}
-    statement: sa.Select[M] = _prepared(model, parts)
-    return statement, parameters
+    prepared: Any = _prepared
+    return prepared(model, parts), parameters
 
 
 def _is_sql(value: Any) -> bool:
