@@ -28,7 +28,7 @@ M = TypeVar("M")
 CHUNK = 20_000
 """Rows that are held in memory and sent at once."""
 
-FEW = 40
+FEW = 60
 """Below so many rows a plain INSERT is quicker than COPY."""
 
 
