@@ -204,7 +204,9 @@ def test_specials_come_back(postgresql_database: Database, rows: list[dict[str, 
 def _shown(row: dict[str, Any]) -> str:
     aware = row["aware"]
     data = json.dumps(row["data"], sort_keys=True)
-    return repr({**row, "aware": aware and aware.astimezone(datetime.UTC), "data": data})
+    return repr(
+        {**row, "aware": aware and aware.astimezone(datetime.UTC).replace(fold=0), "data": data}
+    )
 
 
 def test_none_and_null_of_json(database: Database) -> None:
