@@ -138,6 +138,8 @@ def kind_of(type_: TypeEngine[Any], dialect: Dialect) -> Kind:
     while isinstance(found, TypeDecorator) and not isinstance(found, sa.Interval):
         # what a decorator makes of a value is for Python; the database orders what is stored
         found = plain = found.impl_instance
+    if found.__visit_name__ == "float":
+        return _float(plain, found, dialect.name)  # psycopg's is no sa.Float in SQLAlchemy 2.0
     for classes, make in _KINDS:
         if isinstance(found, classes):
             return make(plain, found, dialect.name)
