@@ -59,8 +59,9 @@ class WithDatabase:
     commit is rolled back, with one warning in the log when the function
     succeeded. The parameter is not in the signature that callers and Celery see.
 
-    A caller lends a session with ``f(x, main=session)``: it is used and left
-    alone, neither committed, rolled back nor closed.
+    A caller lends a session of this database with ``f(x, main=session)``: it is
+    used and left alone, neither committed, rolled back nor closed. One of another
+    database is refused, as far as it tells: a plain SQLAlchemy session does not.
 
     For a type checker the decorated function is of the type it was, so the
     parameter needs the default :data:`INJECTED`; make it keyword-only, because
@@ -135,6 +136,12 @@ class WithDatabase:
             raise Misuse(
                 f"{full_name(function)} was called with {self._param}= of the type "
                 f"{type(lent).__name__}; lend a Session, or leave it out to get one"
+            )
+        if isinstance(lent, Session) and lent.database_name != self._name:
+            raise Misuse(
+                f"{full_name(function)} was called with {self._param}= of the database "
+                f"{lent.database_name!r}, but works on {self._name!r}; lend a session of "
+                f"{self._name!r}, or leave it out to get one"
             )
         return lent
 

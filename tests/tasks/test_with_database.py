@@ -221,6 +221,18 @@ def test_only_a_session_can_be_lent(small_app: SmallApplication, wrong: Any) -> 
         fail(main=wrong)
 
 
+def test_a_session_of_another_database_cannot_be_lent(small_app: SmallApplication) -> None:
+    """A session of ours that belongs elsewhere is refused, and both databases are named."""
+
+    @WithDatabase(small_app)
+    def fail(*, main: Session = INJECTED) -> None:
+        raise AssertionError("it ran")
+
+    with small_app.dbs["audit"].session() as audit:
+        with pytest.raises(Misuse, match=r"main= of the database 'audit', but works on 'main'"):
+            fail(main=audit)
+
+
 def test_passing_on_the_default_is_asking_for_a_session(small_app: SmallApplication) -> None:
     """A caller with the same default can pass it on."""
 
