@@ -48,14 +48,14 @@ class CopyBinary:
 
     def __init__(self, connection: Connection, oids: Sequence[int]) -> None:
         self.oids = tuple(oids)
-        adapters: Any = connection.connection.driver_connection.adapters  # type: ignore[union-attr]
+        driver: Any = connection.connection.driver_connection
         form: Any = connection.dialect.dbapi.adapt.PyFormat.BINARY  # type: ignore[union-attr]
         self._possible = all(
-            oid in _KINDS and _is_of_driver(adapters.get_dumper(_KINDS[oid], form))
+            oid in _KINDS and _is_of_driver(driver.adapters.get_dumper(_KINDS[oid], form))
             for oid in self.oids
         )
         self._allowed = [{_KINDS.get(oid, _NONE), _NONE} for oid in self.oids]
-        self._checks = [_check(oid) for oid in self.oids]
+        self._checks = [_check(oid, driver.info.encoding) for oid in self.oids]
 
     def fits(self, values: Sequence[Sequence[Any]]) -> bool:
         """Tell whether rows can go in binary.
@@ -74,7 +74,12 @@ def _is_of_driver(dumper: type) -> bool:
     return dumper.__module__.partition(".")[0] in ("psycopg", "psycopg_binary", "psycopg_c")
 
 
-def _check(oid: int) -> Callable[[Sequence[Any]], bool] | None:
+def _check(oid: int, encoding: str) -> Callable[[Sequence[Any]], bool] | None:
+    if oid in (_TEXT, _VARCHAR):
+        return lambda values: _is_encodable(values, encoding)
+    if oid == _NUMERIC:
+        # psycopg 3.2 writes a number beyond the format's 16 bits as another one
+        return lambda values: all(one is None or -1000 < one.adjusted() < 1000 for one in values)
     if oid in _BITS:
         limit = 1 << _BITS[oid]
         return lambda values: _is_within(values, limit)
@@ -87,3 +92,12 @@ def _check(oid: int) -> Callable[[Sequence[Any]], bool] | None:
 def _is_within(values: Sequence[Any], limit: int) -> bool:
     numbers = [one for one in values if one is not None] if None in values else values
     return not numbers or (-limit <= min(numbers) and max(numbers) < limit)
+
+
+def _is_encodable(values: Sequence[Any], encoding: str) -> bool:
+    # where the driver finds it, half a row is in its buffer already, which psycopg 3.2 sends
+    try:
+        "".join(filter(None, values)).encode(encoding)
+    except UnicodeEncodeError:
+        return False
+    return True

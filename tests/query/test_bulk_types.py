@@ -250,6 +250,28 @@ def test_a_number_that_does_not_fit(postgresql_database: Database, value: Any) -
     assert 33 == caught.value.row
 
 
+class Amount(Base):
+    """A number without bounds."""
+
+    __tablename__ = "amount"
+    id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    amount: Mapped[decimal.Decimal] = mapped_column(sa.Numeric)
+
+
+def test_numbers_of_any_size(postgresql_database: Database) -> None:
+    """A number is stored to its last digit, or refused with its row, and never as another one."""
+    many = [{"id": at, "amount": decimal.Decimal(1)} for at in range(60)]
+    with postgresql_database.session() as session:
+        many[7]["amount"] = decimal.Decimal("1E+100000")
+        assert 60 == bulk_insert(session, Amount, many)
+        assert many[7]["amount"] == session.get_one(Amount, 7).amount
+        session.rollback()
+        many[7]["amount"] = decimal.Decimal("1E+200000")
+        with pytest.raises(InvalidRow) as caught:
+            bulk_insert(session, Amount, many)
+    assert 7 == caught.value.row
+
+
 def test_a_computed_field_cannot_be_given(postgresql_database: Database) -> None:
     """What the database computes is refused with the row."""
     with postgresql_database.session() as session:
