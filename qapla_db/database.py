@@ -17,6 +17,7 @@ from sqlalchemy.engine import Engine
 from qapla_db.backends import Backend, safe_url
 from qapla_db.backends.base import Access
 from qapla_db.errors import (
+    AlreadyPrepared,
     Closed,
     ConfigurationError,
     NotPrepared,
@@ -68,7 +69,8 @@ class Database:
 
     It is a plugin of the application: ``prepare_app(app)`` reads the settings,
     ``after_fork()`` leaves the parent's connections alone, ``close()`` closes
-    the pool. No connection is opened before the first use.
+    the pool. It belongs to one application until that is closed. No connection
+    is opened before the first use.
     """
 
     def __init__(self, name: str = "database", paths_key: str = "migrations") -> None:
@@ -93,7 +95,24 @@ class Database:
     # --- lifecycle: called by the application
 
     def prepare_app(self, app: Host) -> None:
-        """Read the settings of this database from the application's."""
+        """Read the settings of this database from the application's.
+
+        Again by the same application it does nothing.
+
+        :raises AlreadyPrepared: another application has it.
+        """
+        with self._lock:
+            if self._host is None:
+                self._prepare(app)
+            elif self._host is not app:
+                raise AlreadyPrepared(
+                    f"the database {self.name!r} is prepared by {_host_name(self._host)} and "
+                    f"cannot be prepared by {_host_name(app)} too: one Database object belongs to "
+                    f"one application. Make another Database({self.name!r}) for it in "
+                    "append_app_plugins(), or close() the first application"
+                )
+
+    def _prepare(self, app: Host) -> None:
         settings = database_settings(
             app.settings,
             self.name,
@@ -381,6 +400,13 @@ class Database:
                     ) from error
                 others.append((endpoint, found))
         return others
+
+
+def _host_name(host: Host) -> str:
+    # not its repr: that of another make's host may show settings
+    endpoint = getattr(host, "endpoint", None)
+    name = type(host).__name__
+    return f"{name} (for {endpoint!r})" if endpoint else name
 
 
 def _reader_options(engine: Engine, settings: DatabaseSettings) -> dict[str, Any]:

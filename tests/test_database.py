@@ -21,6 +21,7 @@ from sqlalchemy import event, pool
 
 from qapla_db import Database, DatabaseMixin
 from qapla_db.errors import (
+    AlreadyPrepared,
     Closed,
     InvalidArgument,
     NotPrepared,
@@ -67,18 +68,63 @@ def test_use_after_close() -> None:
         database.get_session()
 
 
-def test_database_can_be_prepared_again() -> None:
-    """One Database object may be prepared by one application after another."""
+class Sharing(SmallApplication):
+    """An application with a Database object that others may have too."""
+
+    def __init__(self, database: Database) -> None:
+        super().__init__()
+        self.database = database
+
+    def append_app_plugins(self) -> None:
+        self.add_database_app([self.database])
+
+
+class Foreign(DatabaseMixin):
+    """A host of another make, whose representation shows its settings."""
+
+    def __init__(self, url: str) -> None:
+        self.settings = {"db:main:url": url}
+        self.paths = Paths()
+
+    def __repr__(self) -> str:
+        return f"Foreign({self.settings})"
+
+
+def test_database_can_be_prepared_again(tmp_path: Path) -> None:
+    """One Database object may be used by one application after another, each with its URL."""
     database = Database("main")
-
-    class Shared(SmallApplication):
-        def append_app_plugins(self) -> None:
-            self.add_database_app([database])
-
-    for _ in range(2):
-        with Shared() as app:
-            app.run_command({"db:main:url": "sqlite://"})
+    for name in ("first", "second"):
+        with Sharing(database) as app:
+            app.run_command({"db:main:url": f"sqlite:///{tmp_path / name}.db"})
+            database.create()
             assert database.ping() > 0
+            assert str(tmp_path / f"{name}.db") == database.engine.url.database
+            assert f"{name}.db" in repr(database)
+
+
+def test_database_of_two_applications(tmp_path: Path) -> None:
+    """A second application does not get the Database object of one that is not closed."""
+    database, production = Database("main"), f"sqlite:///{tmp_path / 'production.db'}"
+    first, second = Sharing(database), Sharing(database)
+    foreign = Foreign(f"postgresql://u:{SECRET}@h/d")
+    with first, second:
+        first.prepare("wsgi", {"db:main:url": production})
+        database.prepare_app(first)
+        message = (
+            r"'main' is prepared by Sharing \(for 'wsgi'\).*by Sharing \(for 'tests'\) too"
+            r".*Database\('main'\).*close\(\) the first application"
+        )
+        with pytest.raises(AlreadyPrepared, match=message):
+            second.run_tests({"db:main:url": f"sqlite:///{tmp_path / 'x_test.db'}"})
+        with pytest.raises(AlreadyPrepared, match="by Foreign too") as caught:
+            foreign.add_database_app([database])
+        assert SECRET not in str(caught.value)
+        assert production.partition(":")[2] in repr(database)
+        assert str(tmp_path / "production.db") == database.engine.url.database
+        assert first is database.host
+        first.close()
+        second.run_tests({"db:main:url": f"sqlite:///{tmp_path / 'x_test.db'}"})
+        assert str(tmp_path / "x_test.db") == database.engine.url.database
 
 
 def test_engine_is_built_once_and_stays(tmp_path: Path) -> None:
