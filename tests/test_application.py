@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -22,6 +23,7 @@ from qapla_db.errors import (
     NotPrepared,
     SettingInvalid,
     SettingMissing,
+    SettingsModuleMissing,
     UnknownDatabase,
 )
 from tests.support import WAIT, SmallApplication, make_application
@@ -428,3 +430,51 @@ def test_settings_module_of_the_application(
         assert str(tmp_path) == app.paths.get("project_root")
     for name in [one for one in sys.modules if one.partition(".")[0] == "some_shop"]:
         del sys.modules[name]
+
+
+SETTINGS = "def make_settings(settings, paths): settings['db:main:url'] = 'sqlite:///{}'"
+
+
+@pytest.fixture
+def projects(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[tuple[Path, str]]:
+    """A directory of two projects, both on the path, that name their settings package alike."""
+    package = f"settings_{tmp_path.name}".replace("-", "_")
+    for name in ("first", "second"):
+        (tmp_path / name / package).mkdir(parents=True)
+        (tmp_path / name / package / "default.py").write_text(SETTINGS.format(name))
+        monkeypatch.syspath_prepend(str(tmp_path / name))
+    (tmp_path / "second" / package / "__init__.py").touch()
+    (tmp_path / "first" / f"{package}_app.py").write_text(
+        "from qapla_db import Application\n\nclass App(Application):\n    pass\n"
+    )
+    yield tmp_path, package
+    for module in [name for name in sys.modules if name.startswith(package)]:
+        del sys.modules[module]
+
+
+def test_settings_of_another_project(
+    projects: tuple[Path, str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Settings without ``__init__.py`` do not silently become those of another project."""
+    home, package = projects
+
+    class ThisApplication(Application):
+        settings_package = package
+
+    monkeypatch.chdir(home / "first")
+    with pytest.raises(SettingsModuleMissing, match=rf"first/{package} has no __init__\.py"):
+        ThisApplication().run_command()
+    with pytest.raises(SettingsModuleMissing, match="add the file"):
+        ThisApplication().settings_for("wsgi")
+    monkeypatch.chdir(home / "second")
+    with ThisApplication() as app:
+        assert "sqlite:///second" == app.run_command().settings["db:main:url"]
+
+
+def test_settings_beside_the_application(projects: tuple[Path, str]) -> None:
+    """The same, wherever the application is started."""
+    _, package = projects
+    application = importlib.import_module(f"{package}_app").App
+    application.settings_package = package
+    with pytest.raises(SettingsModuleMissing, match=rf"first/{package} has no __init__\.py"):
+        application().run_command()

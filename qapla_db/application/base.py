@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Mapping
 from types import TracebackType
 from typing import Any, Literal, Self, TypeVar
 
+from qapla_db.application.place import refuse_settings_of_another_project
 from qapla_db.application.plugins import HOOKS, Plugin, call_hook, close_all
 from qapla_db.errors import AlreadyPrepared, Closed, Misuse, NotPrepared
 from qapla_db.settings import LoadedSettings, from_ini, load_settings
@@ -104,7 +105,7 @@ class Application:
             if self._phase == "prepared":
                 self._check_values(settings or {})
                 return
-            loaded = load_settings(self.settings_package, endpoint, settings)
+            loaded = self._load_settings(endpoint, settings)
             self._loaded, self._endpoint, self._phase = loaded, endpoint, "preparing"
             self._passed = dict(settings or {})
             try:
@@ -262,7 +263,13 @@ class Application:
 
     def settings_for(self, endpoint: str) -> LoadedSettings:
         """Return what the settings modules say for an endpoint, without preparing it."""
-        return load_settings(self.settings_package, endpoint)
+        return self._load_settings(endpoint)
+
+    def _load_settings(
+        self, endpoint: str, settings: Mapping[str, Any] | None = None
+    ) -> LoadedSettings:
+        refuse_settings_of_another_project(self.settings_package, type(self).__module__)
+        return load_settings(self.settings_package, endpoint, settings)
 
     def _require_loaded(self) -> LoadedSettings:
         if self._phase == "closed":
