@@ -43,9 +43,6 @@ def run_page(page: Path) -> None:
             target = Path(first["name"])
             target.parent.mkdir(parents=True, exist_ok=True)
             target.write_text(text)
-            if target.parent.name == "settings":
-                # without it the settings of rotarran, beside the package, would win
-                (target.parent / "__init__.py").touch()
         elif language == "console":
             run_console(text, where)
         elif language == "python":
