@@ -101,6 +101,7 @@ class Database:
 
         :raises AlreadyPrepared: another application has it.
         """
+        self.after_fork()
         with self._lock:
             if self._host is None:
                 self._prepare(app)
@@ -128,7 +129,11 @@ class Database:
         self._settings, self._host, self._closed = settings, app, False
 
     def after_fork(self) -> None:
-        """In a forked child: forget the parent's connections without closing them."""
+        """In a forked child: forget the parent's connections without closing them.
+
+        Elsewhere it does nothing. Whatever touches the pool calls it, for a fork in
+        C code (uWSGI) calls no hook of Python.
+        """
         if self._pid == os.getpid():
             return
         self._lock = threading.Lock()
@@ -153,6 +158,7 @@ class Database:
 
     def dispose(self) -> None:
         """Close the pooled connections; new ones are opened when needed."""
+        self.after_fork()
         if self._engine is not None:
             self._engine.dispose()
 
@@ -224,8 +230,7 @@ class Database:
         return self._reader
 
     def _ensure_engine(self) -> None:
-        if self._pid != os.getpid():
-            self.after_fork()  # a fork in C code (uWSGI) calls no hook of Python
+        self.after_fork()
         with self._lock:
             if self._engine is None:
                 settings = self.settings

@@ -11,6 +11,8 @@ import multiprocessing
 import os
 import sys
 import threading
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import sqlalchemy as sa
@@ -104,6 +106,25 @@ def with_fork(app: SmallApplication, ending: str) -> object:
     }
 
 
+def with_c_fork_unused(app: SmallApplication, ending: str) -> object:
+    """Fork in C code; the child closes what it never used, and the parent goes on."""
+    database = app.dbs["main"]
+    with database.session(read_only=True) as session:
+        idle = identity(session)
+    child = fork_in_c()
+    if child == 0:
+        try:
+            if ending == "close":
+                app.close()
+            else:
+                database.dispose()
+        finally:
+            os._exit(0)
+    code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    with database.session(read_only=True) as session:
+        return {"code": code, "parent's pool": idle == identity(session)}
+
+
 def with_generations(app: SmallApplication) -> object:
     """A child that has used its pool forks a child of its own."""
     database = app.dbs["main"]
@@ -160,7 +181,12 @@ def with_multiprocessing(app: SmallApplication) -> object:
 
 def main(url: str, *scenarios: str) -> None:
     """Run the scenarios and print what they saw."""
-    special = {"generations": with_generations, "multiprocessing": with_multiprocessing}
+    special: dict[str, Callable[[SmallApplication], object]] = {
+        "generations": with_generations,
+        "multiprocessing": with_multiprocessing,
+        "unused close in c": partial(with_c_fork_unused, ending="close"),
+        "unused dispose in c": partial(with_c_fork_unused, ending="dispose"),
+    }
     with make_application({"main": url}) as app:
         seen = {
             one: special[one](app) if one in special else with_fork(app, one) for one in scenarios

@@ -43,7 +43,8 @@ def application(environ, start_response):
 """
 
 ENDINGS = ["exit", "_exit", "close", "dispose"]
-SCENARIOS = [*ENDINGS, "in c", "generations", "multiprocessing"]
+UNUSED = ["unused close in c", "unused dispose in c"]
+SCENARIOS = [*ENDINGS, "in c", *UNUSED, "generations", "multiprocessing"]
 
 _seen: dict[str, Any] = {}
 
@@ -96,6 +97,12 @@ def test_fork(seen: Any, ending: str) -> None:
 def test_fork_in_c(seen: Any) -> None:
     """A child that no hook of Python told about the fork opens connections of its own."""
     assert {**UNDISTURBED, "inherited": "unused"} == seen["in c"]
+
+
+@pytest.mark.parametrize("scenario", UNUSED)
+def test_fork_in_c_and_close(seen: Any, scenario: str) -> None:
+    """A child forked in C code that closes its databases at once leaves the parent's open."""
+    assert {"code": 0, "parent's pool": True} == seen[scenario]
 
 
 def test_generations(seen: Any, kind: str) -> None:
