@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 from urllib.error import HTTPError
 from urllib.parse import urlencode
-from urllib.request import Request, urlopen
+from urllib.request import HTTPCookieProcessor, Request, build_opener
 
 START = 180.0
 """Seconds that the demo may take until it answers."""
@@ -42,12 +42,13 @@ class Browser:
 
     def __init__(self, address: str) -> None:
         self.address = address
+        self._opener = build_opener(HTTPCookieProcessor())
 
     def open(self, path: str, form: dict[str, str] | None = None) -> tuple[int, str]:
         """Return the status and the text of a page; redirects are followed."""
         data = urlencode(form).encode() if form is not None else None
         try:
-            with urlopen(Request(self.address + path, data), timeout=30) as answer:
+            with self._opener.open(Request(self.address + path, data), timeout=30) as answer:
                 return answer.status, answer.read().decode()
         except HTTPError as error:
             with error:
@@ -116,12 +117,17 @@ def look(browser: Browser) -> None:
 
     airport = browser.json("/api/airports/EPWA")["airport"]
     form = {"version": str(airport["version"]), "name": airport["name"], "elevation": "363"}
+    expect(browser.open("/airports/EPWA", form)[0] == 400, "a form of another site is refused")
+    token = re.search(r'name="csrf_token" value="(\w+)"', browser.open("/airports/EPWA")[1])
+    expect(token, "the page's form has a token")
+    own = {"csrf_token": token[1] if token else ""}
+    form |= own
     expect(browser.open("/airports/EPWA", {**form, "elevation": "high"})[0] == 400, "a bad form")
     expect(browser.open("/airports/EPWA", form)[0] == 200, "a good form")
     expect(browser.json("/api/airports/EPWA")["airport"]["elevation"] == 363, "the edit is there")
     expect(browser.open("/airports/EPWA", form)[0] == 409, "an edit of an old state is refused")
 
-    expect(browser.open("/airports/EPWA/neighbours", {})[0] == 200, "the task is started")
+    expect(browser.open("/airports/EPWA/neighbours", own)[0] == 200, "the task is started")
     deadline = time.monotonic() + TASK
     while not (neighbours := browser.json("/api/airports/EPWA")["neighbours"]):
         expect_soon(deadline, "the task has not finished")

@@ -7,11 +7,23 @@ from math import isfinite
 from typing import Any
 
 from pyramid.httpexceptions import HTTPBadRequest
+from pyramid.request import Request
 
 LAST_PAGE = 1_000_000
 LENGTHS = {"name": 120, "city": 120}
 ELEVATION = (-2_000.0, 30_000.0)
 LARGEST = 2**31 - 1
+
+
+def check_form(request: Request) -> bool:
+    """Refuse a form that cannot be read, before Pyramid looks for the CSRF token in it."""
+    try:
+        token = request.POST.get("csrf_token", "")
+    except (ValueError, LookupError, DeprecationWarning):  # the last: another charset than UTF-8
+        raise HTTPBadRequest("the form cannot be read; it must be in UTF-8") from None
+    if not (isinstance(token, str) and token.isascii()):
+        raise HTTPBadRequest("csrf_token must be the one of the form's page")
+    return True
 
 
 def page_number(value: str) -> int:

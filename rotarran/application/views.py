@@ -8,7 +8,8 @@ from typing import Any
 
 from kombu.exceptions import OperationalError as BrokerError
 from pyramid.config import Configurator
-from pyramid.exceptions import URLDecodeError
+from pyramid.csrf import CookieCSRFStoragePolicy
+from pyramid.exceptions import BadCSRFOrigin, BadCSRFToken, URLDecodeError
 from pyramid.httpexceptions import (
     HTTPAccepted,
     HTTPBadRequest,
@@ -17,6 +18,7 @@ from pyramid.httpexceptions import (
     HTTPNotFound,
     HTTPSeeOther,
     HTTPServiceUnavailable,
+    HTTPUnsupportedMediaType,
 )
 from pyramid.renderers import render
 from pyramid.request import Request
@@ -34,7 +36,7 @@ from rotarran.application.drivers import (
     EventReadDriver,
     EventWriteDriver,
 )
-from rotarran.application.forms import airport_changes, page_number, short_text
+from rotarran.application.forms import airport_changes, check_form, page_number, short_text
 from rotarran.tasks import compute_neighbours
 
 log = logging.getLogger(__name__)
@@ -53,6 +55,9 @@ def includeme(config: Configurator) -> None:
     for name, path in pages.items():
         config.add_route(name, path)
         config.add_route(f"api_{name}", "/api/airports" if path == "/" else f"/api{path}")
+    # a page of another site can send a form, but it does not know the token
+    config.set_csrf_storage_policy(CookieCSRFStoragePolicy(httponly=True))
+    config.set_default_csrf_options(require_csrf=True, callback=check_form)
     config.add_static_view("static", "rotarran.application:static", cache_max_age=3600)
     config.scan("rotarran.application.views")
 
@@ -94,17 +99,16 @@ def airport(request: Request) -> dict[str, Any]:
 @view_config(route_name="airport", request_method="POST")
 def edit_airport(request: Request) -> Response:
     """Change an airport from the form."""
-    try:
-        values = request.POST.mixed()
-    except (ValueError, LookupError):
-        raise HTTPBadRequest("the form cannot be read") from None
+    values = request.POST.mixed()
+    values.pop("csrf_token", None)
     change(request, values)
     raise HTTPSeeOther(request.route_path("airport", code=request.matchdict["code"]))
 
 
-@view_config(route_name="api_airport", request_method="POST", renderer="json")
+@view_config(route_name="api_airport", request_method="POST", renderer="json", require_csrf=False)
 def edit_airport_json(request: Request) -> dict[str, Any]:
     """Change an airport from JSON."""
+    require_json(request)
     try:
         values = request.json_body
     except (ValueError, LookupError, RecursionError):
@@ -145,9 +149,10 @@ def start_neighbours(request: Request) -> Response:
     )
 
 
-@view_config(route_name="api_neighbours", request_method="POST")
+@view_config(route_name="api_neighbours", request_method="POST", require_csrf=False)
 def start_neighbours_json(request: Request) -> Response:
     """Start the task that computes the nearest airports."""
+    require_json(request)
     return HTTPAccepted(json_body={"task": start_task(request)}, content_type="application/json")
 
 
@@ -174,8 +179,11 @@ def audit(request: Request) -> dict[str, Any]:
 @view_config(context=BrokerError)
 def problem(error: Exception, request: Request) -> Response:
     """Answer what cannot be done, as a page or as JSON."""
-    if isinstance(error, HTTPException):
-        response: Any = error
+    response: Any
+    if isinstance(error, BadCSRFOrigin | BadCSRFToken):
+        response = HTTPBadRequest("the form is not of our page, or too old; load the page again")
+    elif isinstance(error, HTTPException):
+        response = error
     elif isinstance(error, UnicodeDecodeError):
         response = HTTPBadRequest("the address or the form is not valid UTF-8")
     else:
@@ -190,6 +198,12 @@ def problem(error: Exception, request: Request) -> Response:
         response.text = render("templates/problem.jinja2", text, request)
         response.content_type = "text/html"
     return response
+
+
+def require_json(request: Request) -> None:
+    """Refuse what a page of another site could send without the browser's asking us first."""
+    if request.content_type != "application/json":
+        raise HTTPUnsupportedMediaType("the Content-Type must be application/json")
 
 
 def find_airport(request: Request) -> Airport:

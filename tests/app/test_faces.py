@@ -22,6 +22,7 @@ from tests.support import wait_until
 from tests.web.site import served
 
 CLIENTS, POSTS = 4, 10
+JSON = {"Content-Type": "application/json"}
 
 
 class TestThreads(RotarranFixture):
@@ -38,7 +39,8 @@ class TestThreads(RotarranFixture):
         def edit(code: str) -> None:
             for version in range(1, POSTS + 1):
                 body = json.dumps({"version": version, "elevation": version}).encode()
-                with urlopen(Request(f"{address}/api/airports/{code}", body), timeout=20) as answer:
+                request = Request(f"{address}/api/airports/{code}", body, JSON)
+                with urlopen(request, timeout=20) as answer:
                     assert version + 1 == json.load(answer)["airport"]["version"]
 
         codes = [row["code"] for row in some_airports()[:CLIENTS]]

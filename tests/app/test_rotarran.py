@@ -25,11 +25,17 @@ from rotarran.load import airport_rows
 from rotarran.tasks import celery, compute_neighbours, great_circle
 
 ROOT = Path(__file__).parents[2]
+FORM = "application/x-www-form-urlencoded"
 
 
 @cache
 def some_airports() -> list[dict[str, Any]]:
     return [row for row in airport_rows() if row["country"] in ("PL", "IS")]
+
+
+def token_of(web: TestApp) -> str:
+    """The CSRF token of the form, whose cookie the browser keeps."""
+    return str(web.get("/airports/EPWA").forms[0]["csrf_token"].value)
 
 
 class RotarranFixture(BaseApplicationFixture):
@@ -182,13 +188,68 @@ class TestEdit(RotarranFixture):
 
     def test_bad_form(self, web: TestApp) -> None:
         """A form that is no UTF-8 is refused, and no name is damaged."""
-        web.post("/airports/EPWA", b"version=1&name=Caf%E9", status=400)
+        token = token_of(web).encode()
+        page = web.post("/airports/EPWA", b"version=1&name=Caf%E9&csrf_token=" + token, status=400)
+        assert "name holds characters" in page.text
         assert "Warsaw Chopin Airport" == web.get("/api/airports/EPWA").json["airport"]["name"]
+
+    @pytest.mark.parametrize(
+        ("content_type", "body"),
+        [
+            (f"{FORM}; charset=latin-1", b"version=1"),
+            (f"{FORM}; charset=nonsense", b"version=1"),
+            (FORM, b"csrf_token=%C5%BC"),
+            (FORM, b"\xff=\xff"),
+            ("multipart/form-data", b"version=1"),
+            ("multipart/form-data; boundary=x", b"--x\r\n"),
+            (
+                "multipart/form-data; boundary=x",
+                b'--x\r\nContent-Disposition: form-data; name="csrf_token"; filename="f"\r\n'
+                b"\r\n1\r\n--x--\r\n",
+            ),
+        ],
+    )
+    def test_unreadable_form(self, web: TestApp, content_type: str, body: bytes) -> None:
+        """A form that cannot be read is refused as such, whatever it is in."""
+        web.post("/airports/EPWA", body, headers={"Content-Type": content_type}, status=400)
+
+    @pytest.mark.parametrize("path", ["/airports/EPWA", "/airports/EPWA/neighbours"])
+    @pytest.mark.parametrize("token", [None, "", "0" * 40])
+    def test_form_of_another_site(self, web: TestApp, path: str, token: str | None) -> None:
+        """A form without the token of our page changes nothing, though the cookie comes along."""
+        token_of(web)
+        values = {"version": "1", "name": "Mine"} | ({} if token is None else {"csrf_token": token})
+        assert "the form is not of our page" in web.post(path, values, status=400).text
+        assert "Warsaw Chopin Airport" == web.get("/api/airports/EPWA").json["airport"]["name"]
+
+    @pytest.mark.parametrize("path", ["/api/airports/EPWA", "/api/airports/EPWA/neighbours"])
+    @pytest.mark.parametrize("content_type", ["text/plain", FORM, "multipart/form-data", ""])
+    def test_json_of_another_site(self, web: TestApp, path: str, content_type: str) -> None:
+        """JSON is taken only as such, which a page of another site cannot send unasked."""
+        body, headers = b'{"version": 1, "name": "Mine"}', {"Content-Type": content_type}
+        answer = web.post(path, body, headers=headers, status=415)
+        assert "application/json" in answer.json["detail"]
+        assert "Warsaw Chopin Airport" == web.get("/api/airports/EPWA").json["airport"]["name"]
+
+    def test_json_with_a_charset(self, web: TestApp) -> None:
+        """JSON may say its charset, and is refused in one that is not UTF-8."""
+        utf8, latin = (f"application/json; charset={name}" for name in ("utf-8", "latin-1"))
+        for content_type, status in ((utf8, 200), (latin, 400)):
+            body, headers = (
+                '{"version": 1, "city": "Łódź"}'.encode(),
+                {"Content-Type": content_type},
+            )
+            web.post("/api/airports/EPWA", body, headers=headers, status=status)
 
     @pytest.mark.parametrize("body", ["", "{", "[]", "5", '"x"', "\xff", "[" * 9_000])
     def test_bad_body(self, web: TestApp, body: str) -> None:
         """A body that is no JSON object is refused."""
-        web.post("/api/airports/EPWA", body.encode("latin-1"), status=400)
+        web.post(
+            "/api/airports/EPWA",
+            body.encode("latin-1"),
+            content_type="application/json",
+            status=400,
+        )
 
     def test_version_is_needed(self, web: TestApp) -> None:
         """An edit says which state it edits."""
@@ -221,7 +282,7 @@ class TestTask(RotarranFixture):
     def test_again(self, web: TestApp, eager: None, dbsession: Session) -> None:
         """Computing again replaces what was there."""
         for _ in range(2):
-            assert 202 == web.post("/api/airports/EPWA/neighbours").status_code
+            assert 202 == web.post_json("/api/airports/EPWA/neighbours", {}).status_code
         assert 10 == dbsession.scalar(select(func.count()).select_from(Neighbour))
 
     def test_call(self, airports: object, dbsession: Session) -> None:
