@@ -90,6 +90,9 @@ class Backend(ABC):
     isolation_level: ClassVar[str] = "READ COMMITTED"
     """The level of a read-only session on an engine that is set to AUTOCOMMIT."""
 
+    nulls_sort_last: ClassVar[bool] = False
+    """Whether an ascending order puts NULL behind all values."""
+
     retry_codes: ClassVar[frozenset[str | int]] = frozenset()
     """Codes that mean: run the whole transaction again."""
 

@@ -37,6 +37,7 @@ class PostgreSQLBackend(Backend):
     }
     query_parts: ClassVar = {"user": "username", "password": "password", "dbname": "database"}
     default_sockets: ClassVar = frozenset({"/tmp", "/run/postgresql", "/var/run/postgresql"})
+    nulls_sort_last: ClassVar = True
     retry_codes: ClassVar = frozenset({"40001", "40P01"})
     lost_codes: ClassVar = frozenset({"25006", "57P01", "57P02", "57P03"})
     read_only_codes: ClassVar = frozenset({"25006"})

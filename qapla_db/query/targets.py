@@ -27,8 +27,6 @@ M = TypeVar("M")
 
 AnySession: TypeAlias = Session | scoped_session[Any]
 
-_NULLS_SORT_LAST = frozenset({"postgresql", "oracle", "cockroachdb"})
-
 
 def session_of(session: AnySession) -> Session:
     """Return the session itself, also where a scoped session stands before it.
@@ -77,7 +75,8 @@ def backend_of(session: Session, model: type[Any]) -> Backend:
 
 def nulls_sort_last(session: Session, model: type[Any]) -> bool:
     """Tell whether the database takes a null for the largest value."""
-    return bind_of(session, model).dialect.name in _NULLS_SORT_LAST
+    backend = get_backend(sa.URL.create(bind_of(session, model).dialect.name))
+    return backend is not None and backend.nulls_sort_last
 
 
 def select_of(target: type[M] | sa.Select[*tuple[Any, ...]]) -> sa.Select[Any]:
