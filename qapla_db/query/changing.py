@@ -9,17 +9,19 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Mapper, Session
 
 from qapla_db.backends.upserts import KEY_IS_NAMED, upsert_statement
-from qapla_db.errors import InvalidArgument, InvalidRow, Misuse, UnknownField, Unsupported
+from qapla_db.errors import InvalidArgument, Misuse, Unsupported
+from qapla_db.query.batches import Work, batches, check_row, column_of, run
+from qapla_db.query.bulk import bulk_insert
 from qapla_db.query.fields import check_fields, mapper_of, primary_key
 from qapla_db.query.keys import check_only_key, table_of, unique_key
-from qapla_db.query.targets import AnySession, announce_write, bind_of, session_of
+from qapla_db.query.rows import Row
+from qapla_db.query.targets import AnySession, bind_of, session_of
 
 __all__ = ["bulk_update", "delete", "update", "upsert"]
 
 M = TypeVar("M")
 
 Names: TypeAlias = str | Sequence[str]
-Row: TypeAlias = Mapping[str, Any]
 
 
 def update(session: AnySession, instance: M, values: Row) -> M:
@@ -95,32 +97,42 @@ def upsert(
 
     :param session: the session.
     :param model: the mapped class.
-    :param rows: one mapping of field to value, or several.
+    :param rows: one mapping of field to value, or several; where ``update`` is not given
+        they are stored as by ``bulk_insert``, and may be as many as there.
     :param by: the fields of a unique key of the table.
     :param update: the fields to change in a row that exists; without it all that a row
-        gives. With none, ``()``, such a row is left as it is.
+        gives, but never its primary key. With none, ``()``, such a row is left as it is.
     :returns: for one mapping the instance; for several how many rows were stored or matched.
     :raises Unsupported: the metadata has no such unique key; or, on MySQL and MariaDB,
         whose statement changes the row of whatever key is hit, there is another
         key that the rows can hit.
-    :raises InvalidRow: a row lacks a value for the key: NULL is equal to nothing.
+    :raises InvalidRow: a row lacks a value for the key, since NULL is equal to nothing, or has
+        a value that cannot be stored; it has the row's number.
+    :raises Conflict: a row breaks a rule of the database; it has the row's number.
     :raises UnknownField: a field that is no column of the model.
     """
     session = session_of(session)
-    one = isinstance(rows, Mapping)
-    given: list[Row] = [rows] if isinstance(rows, Mapping) else list(rows)
     fields = _names(by)
     mapper = _check_table(model)
-    dialect = bind_of(session, model).dialect.name
     key = unique_key(model, fields)
-    announce_write(session, "store rows")
-    with session.begin_nested():
-        for names, group in _groups(mapper, given, fields):
-            changed = [name for name in names if name not in fields]
-            if update is not None:
-                changed = _changed(model, _names(update), names)
-            statement = _upsert(dialect, mapper, key, names, changed)
-            session.execute(statement, group, bind_arguments={"mapper": mapper})
+    if not isinstance(rows, Mapping) and update is None:
+        checked = _checked(mapper, rows, fields)
+        stored = bulk_insert(session, model, checked, on_conflict="update", by=fields)
+        _expire(session, mapper)
+        return stored
+    one = isinstance(rows, Mapping)
+    given: list[Row] = [rows] if isinstance(rows, Mapping) else list(rows)
+    dialect = bind_of(session, model).dialect.name
+    kept = {*fields, *(attribute.key for attribute in primary_key(model))}
+    works = []
+    for batch in batches(mapper, given, fields):
+        if update is None:
+            changed = [name for name in batch.names if name not in kept]
+        else:
+            changed = _changed(model, _names(update), batch.names)
+        statement = _upsert(dialect, mapper, key, batch.names, changed)
+        works.append(Work(statement, batch.rows, batch.start))
+    run(session, mapper, works)
     _expire(session, mapper)
     if not one:
         return len(given)
@@ -142,20 +154,19 @@ def bulk_update(
     :param rows: mappings of field to value.
     :param by: the fields that say which row is meant; the primary key where not given.
     :returns: how many rows were matched, changed or not.
-    :raises InvalidRow: a row lacks a value for one of these fields, or has nothing else.
+    :raises InvalidRow: a row lacks a value for one of these fields, has nothing else, or has
+        a value that cannot be stored; it has the row's number.
+    :raises Conflict: a row breaks a rule of the database; it has the row's number.
     :raises UnknownField: a field that is no column of the model.
     """
     session = session_of(session)
     mapper = _check_table(model)
     fields = _names(by) if by is not None else [one.key for one in primary_key(model)]
-    matched = 0
-    announce_write(session, "store rows")
-    with session.begin_nested():
-        for names, group in _groups(mapper, list(rows), fields, changing=True):
-            statement = _update(mapper, fields, names)
-            params = [_renamed(mapper, fields, row) for row in group]
-            result: Any = session.execute(statement, params, bind_arguments={"mapper": mapper})
-            matched += result.rowcount
+    works = []
+    for batch in batches(mapper, list(rows), fields, changing=True):
+        params = [_renamed(mapper, fields, row) for row in batch.rows]
+        works.append(Work(_update(mapper, fields, batch.names), params, batch.start))
+    matched = run(session, mapper, works)
     _expire(session, mapper)
     return matched
 
@@ -175,46 +186,10 @@ def _check_table(model: type[Any]) -> Mapper[Any]:
     return mapper
 
 
-def _column(mapper: Mapper[Any], name: str) -> sa.Column[Any]:
-    found = mapper.column_attrs.get(name)
-    column = found.columns[0] if found is not None else None
-    if not isinstance(column, sa.Column):
-        raise UnknownField(mapper.class_, [name], sorted(mapper.column_attrs.keys()))
-    return column
-
-
-def _groups(
-    mapper: Mapper[Any], rows: list[Row], fields: list[str], *, changing: bool = False
-) -> Iterator[tuple[list[str], list[dict[str, Any]]]]:
-    """Yield (fields, rows by column) for rows that follow each other and have the same fields."""
-    groups: list[tuple[list[str], list[dict[str, Any]]]] = []
-    columns: dict[str, str] = {}
+def _checked(mapper: Mapper[Any], rows: Iterable[Row], fields: list[str]) -> Iterator[Row]:
     for number, row in enumerate(rows):
-        _check_row(mapper, row, number, fields, changing)
-        names = sorted(row)
-        if not groups or groups[-1][0] != names:
-            columns = {name: _column(mapper, name).key for name in names}
-            groups.append((names, []))
-        groups[-1][1].append({columns[name]: value for name, value in row.items()})
-    yield from groups
-
-
-def _check_row(
-    mapper: Mapper[Any], row: Row, number: int, fields: list[str], changing: bool
-) -> None:
-    model = mapper.class_.__name__
-    if not isinstance(row, Mapping):
-        raise InvalidRow(f"row {number} is no mapping of field to value: {row!r}", row=number)
-    for name in fields:
-        if row.get(name) is None:
-            raise InvalidRow(
-                f"row {number} has no value for {model}.{name}, and NULL is equal to nothing; "
-                "give one",
-                row=number,
-                field=name,
-            )
-    if changing and len(row) == len(fields):
-        raise InvalidRow(f"row {number} has nothing to change in {model}", row=number)
+        check_row(mapper, row, number, fields)
+        yield row
 
 
 def _changed(model: type[Any], update: list[str], names: list[str]) -> list[str]:
@@ -236,11 +211,11 @@ def _upsert(
     changed: list[str],
 ) -> sa.Insert:
     table = table_of(mapper.class_)
-    given = [_column(mapper, name) for name in names]
+    given = [column_of(mapper, name) for name in names]
     if dialect not in KEY_IS_NAMED:
         check_only_key(mapper.class_, key, given)
     fixed = _on_update(table, given) if changed else {}
-    columns = [_column(mapper, name) for name in changed]
+    columns = [column_of(mapper, name) for name in changed]
     statement = upsert_statement(dialect, table, key, columns, fixed)
     kind = mapper.polymorphic_on
     if isinstance(kind, sa.Column) and kind not in given:
@@ -268,17 +243,17 @@ def _update(mapper: Mapper[Any], fields: list[str], names: list[str]) -> sa.Upda
     table = table_of(mapper.class_)
     statement = sa.update(table)
     for name in fields:
-        column = _column(mapper, name)
+        column = column_of(mapper, name)
         statement = statement.where(column == sa.bindparam(f"by_{column.key}", type_=column.type))
     if mapper.single and mapper.polymorphic_on is not None:
         kinds = [one.polymorphic_identity for one in mapper.self_and_descendants]
         statement = statement.where(sa.or_(*(mapper.polymorphic_on == kind for kind in kinds)))
-    changed = [_column(mapper, name) for name in names if name not in fields]
+    changed = [column_of(mapper, name) for name in names if name not in fields]
     return statement.values({one.key: sa.bindparam(one.key, type_=one.type) for one in changed})
 
 
 def _renamed(mapper: Mapper[Any], fields: list[str], row: dict[str, Any]) -> dict[str, Any]:
-    keys = {_column(mapper, name).key for name in fields}
+    keys = {column_of(mapper, name).key for name in fields}
     return {f"by_{name}" if name in keys else name: value for name, value in row.items()}
 
 

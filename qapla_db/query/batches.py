@@ -1,0 +1,136 @@
+"""Statements for rows that are given as mappings, and whose fault it is when one fails."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.orm import Mapper, Session
+
+from qapla_db.errors import InvalidRow, QaplaError, UnknownField
+from qapla_db.query.faults import blamed, is_of_a_row, said_of_row
+from qapla_db.query.rows import Row, Shape
+
+__all__ = ["Batch", "Work", "batches", "check_row", "column_of", "run"]
+
+
+@dataclass(frozen=True, slots=True)
+class Batch:
+    """Rows that follow each other and have the same fields.
+
+    :ivar names: the fields, sorted.
+    :ivar rows: the rows, by the keys of the columns.
+    :ivar start: the number of the first one, counted from 0.
+    """
+
+    names: list[str]
+    rows: list[dict[str, Any]]
+    start: int
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """A statement, and the rows that it is run for.
+
+    :ivar start: the number of the first row, counted from 0.
+    """
+
+    statement: sa.Insert | sa.Update
+    rows: list[dict[str, Any]]
+    start: int
+
+
+def batches(
+    mapper: Mapper[Any], rows: Sequence[Row], by: Sequence[str], *, changing: bool = False
+) -> list[Batch]:
+    """Bring rows into batches, in their order.
+
+    :param by: the fields that every row has a value for.
+    :param changing: a row needs other fields than these.
+    :raises InvalidRow: a row is not so, or no mapping.
+    :raises UnknownField: a row has a field that is no column.
+    """
+    found: list[Batch] = []
+    columns: dict[str, str] = {}
+    for number, row in enumerate(rows):
+        check_row(mapper, row, number, by, changing=changing)
+        names = sorted(row)
+        if not found or found[-1].names != names:
+            columns = {name: column_of(mapper, name).key for name in names}
+            found.append(Batch(names, [], number))
+        found[-1].rows.append({columns[name]: value for name, value in row.items()})
+    return found
+
+
+def check_row(
+    mapper: Mapper[Any], row: Row, number: int, by: Sequence[str], *, changing: bool = False
+) -> None:
+    """Raise InvalidRow where a row has no value for a field of the key, or is no mapping."""
+    model = mapper.class_.__name__
+    if not isinstance(row, Mapping):
+        raise InvalidRow(f"row {number} is no mapping of field to value: {row!r}", row=number)
+    for name in by:
+        if row.get(name) is None:
+            raise InvalidRow(
+                f"row {number} has no value for {model}.{name}, and NULL is equal to nothing; "
+                "give one",
+                row=number,
+                field=name,
+            )
+    if changing and len(row) == len(by):
+        raise InvalidRow(f"row {number} has nothing to change in {model}", row=number)
+
+
+def column_of(mapper: Mapper[Any], name: str) -> sa.Column[Any]:
+    """Return the column of a field.
+
+    :raises UnknownField: the model has no field of this name that is a column.
+    """
+    found = mapper.column_attrs.get(name)
+    column = found.columns[0] if found is not None else None
+    if not isinstance(column, sa.Column):
+        raise UnknownField(mapper.class_, [name], sorted(mapper.column_attrs.keys()))
+    return column
+
+
+def run(session: Session, mapper: Mapper[Any], works: Sequence[Work]) -> int:
+    """Run statements under a savepoint, and return how many rows they matched.
+
+    :raises Conflict: a row breaks a rule of the database; it has the row's number.
+    :raises InvalidRow: a row cannot be stored; it has the row's number.
+    """
+    matched = 0
+    savepoint = session.begin_nested()  # an error of what is flushed here is the caller's own
+    try:
+        with savepoint:
+            for work in works:
+                bind_arguments = {"mapper": mapper}
+                result: Any = session.execute(
+                    work.statement, work.rows, bind_arguments=bind_arguments
+                )
+                matched += result.rowcount
+    except Exception as error:
+        if not is_of_a_row(error):
+            raise
+        raise _told(session, mapper, works, error) from error
+    return matched
+
+
+def _told(
+    session: Session, mapper: Mapper[Any], works: Sequence[Work], error: Exception
+) -> QaplaError:
+    """Find the row of an error by running it all again in parts, and undoing that."""
+    shape = Shape(mapper.class_, exact=True)
+    savepoint = session.begin_nested()
+    try:
+        connection = session.connection(bind_arguments={"mapper": mapper})
+        for work in works:
+            found = blamed(connection, partial(connection.execute, work.statement), work.rows)
+            if found is not None:
+                return said_of_row(found[1], shape, work.start + found[0])
+    finally:
+        savepoint.rollback()
+    return said_of_row(error, shape, None)
