@@ -464,6 +464,26 @@ def test_url_without_a_name(mariadb_url: sa.URL) -> None:
                     use()
 
 
+def test_name_that_the_server_cuts(fresh_url: FreshURL) -> None:
+    """A name that the server cuts never leads to the database of the shorter name."""
+    production = fresh_url("postgresql")
+    production = production.set(database=f"{production.database}_".ljust(63, "d"))
+    with prepare(production) as app:
+        database = app.dbs["main"]
+        assert database.create()
+        try:
+            test = production.set(database=f"{production.database}_test")
+            with pytest.raises(ServerError, match=r"keeps another name than 'fresh_test_.*_test'"):
+                database.backend.create(test, None)
+            assert not database.backend.exists(test, None)
+            assert not database.backend.drop(test, None)
+            assert database.exists()
+            with pytest.raises(SettingInvalid, match="at most 63 bytes"):
+                prepare(test)
+        finally:
+            assert database.drop(confirm="main")
+
+
 def test_default_url(fresh_url: FreshURL) -> None:
     """The database that default_url names is the one to make and drop from."""
     url = fresh_url("postgresql")

@@ -377,6 +377,32 @@ def test_url_that_cannot_be_used(value: object, problem: str) -> None:
     assert SECRET not in everything_shown(caught.value)
 
 
+NAME_LIMITS = [
+    ("postgresql://h/{}", "d" * 63, "63 bytes"),
+    ("postgresql://h?dbname={}", "d" * 63, "63 bytes"),
+    ("postgresql://h/{}", "ü" * 31, "63 bytes"),
+    ("embedded:///x?database={}", "d" * 63, "63 bytes"),
+    ("mysql://h/{}", "d" * 64, "64 characters"),
+    ("mariadb://h/{}", "ü" * 64, "64 characters"),
+]
+
+
+@pytest.mark.parametrize(("url", "longest", "limit"), NAME_LIMITS)
+def test_name_that_the_server_would_cut(url: str, longest: str, limit: str) -> None:
+    """A name that is longer than the server keeps is refused before anything is connected."""
+    found = read(url.format(longest))
+    assert longest == found.backend.name_of(found.url)
+    long = longest + "_é"
+    unit = limit.partition(" ")[2]
+    length = len(long.encode()) if unit == "bytes" else len(long)
+    with pytest.raises(SettingInvalid, match=rf"{limit} .*has {length} ") as caught:
+        read(url.format(long))
+    assert "'db:main:url' of the database 'main'" in str(caught.value)
+    assert "db:main:url" == caught.value.key
+    with pytest.raises(SettingInvalid, match="'db:main:default_url'"):
+        read(url.format("d"), settings={"db:main:default_url": url.format(long)})
+
+
 def test_bad_default_url() -> None:
     """A default_url is checked like a URL, under its own key."""
     with pytest.raises(SettingInvalid, match="'db:main:default_url' of the database 'main'"):

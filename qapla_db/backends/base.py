@@ -18,7 +18,7 @@ from sqlalchemy.engine import Connection, Engine, ExceptionContext
 
 from qapla_db.backends.address import one_value, safe_url, server_name
 from qapla_db.backends.pools import pool_takes
-from qapla_db.errors import DriverMissing, ServerError, SettingInvalid
+from qapla_db.errors import DriverMissing, InvalidArgument, ServerError, SettingInvalid
 
 __all__ = ["NO_SETTINGS", "READ_ONLY", "Access", "Backend", "is_autocommit", "is_sandboxed"]
 
@@ -87,6 +87,9 @@ class Backend(ABC):
     query_parts: ClassVar[Mapping[str, str]] = {}
     """Item of a URL's query -> part of the URL that it says, and wins over."""
 
+    name_limit: ClassVar[tuple[int, str]] = (0, "characters")
+    """How long a database's name may be, in characters or bytes; 0 when any length may."""
+
     isolation_level: ClassVar[str] = "READ COMMITTED"
     """The level of a read-only session on an engine that is set to AUTOCOMMIT."""
 
@@ -117,6 +120,17 @@ class Backend(ABC):
         if "+" in url.drivername:
             return url
         return url.set(drivername=f"{self.name}+{self.default_driver}")
+
+    def check_name(self, url: sa.URL) -> None:
+        """Raise InvalidArgument where the server would cut the database's name, or refuse it."""
+        limit, unit = self.name_limit
+        name = self.name_of(url)
+        length = len(name.encode(errors="replace") if unit == "bytes" else name)
+        if limit and length > limit:
+            raise InvalidArgument(
+                f"the name of a database has at most {limit} {unit} on this kind of server, and "
+                f"this one has {length} ({name!r}): it could lead to another database. Shorten it"
+            )
 
     def check_driver(self, url: sa.URL, *, database: str, key: str) -> None:
         """Raise DriverMissing, with what to install, when the driver is not there."""

@@ -47,6 +47,7 @@ class MySQLBackend(Backend):
     default_sockets: ClassVar = frozenset(
         {"/tmp/mysql.sock", "/run/mysqld/mysqld.sock", "/var/run/mysqld/mysqld.sock"}
     )
+    name_limit = (64, "characters")
     isolation_level = "REPEATABLE READ"
     # deadlock, lock wait time-out, record changed since last read
     retry_codes: ClassVar = frozenset({1213, 1205, 1020})

@@ -36,6 +36,7 @@ class PostgreSQLBackend(Backend):
         "psycopg2": ("psycopg2", "psycopg2-binary"),
     }
     query_parts: ClassVar = {"user": "username", "password": "password", "dbname": "database"}
+    name_limit = (63, "bytes")
     default_sockets: ClassVar = frozenset({"/tmp", "/run/postgresql", "/var/run/postgresql"})
     nulls_sort_last: ClassVar = True
     retry_codes: ClassVar = frozenset({"40001", "40P01"})
@@ -92,15 +93,21 @@ class PostgreSQLBackend(Backend):
         with self.administration(url, maintenance, access) as connection:
             if _exists(connection, url.database):
                 return False
-            name = _quoted(connection, url.database)
+            is_ours = True
             try:
-                connection.exec_driver_sql(f"CREATE DATABASE {name}")
+                connection.exec_driver_sql(f"CREATE DATABASE {_quoted(connection, url.database)}")
             except sa.exc.DBAPIError as error:
                 # somebody else made it between our look and our statement
-                if self.error_code(error.orig or error) in ("42P04", "23505"):
-                    return False
-                raise
-            return True
+                if self.error_code(error.orig or error) not in ("42P04", "23505"):
+                    raise
+                is_ours = False
+            if not _exists(connection, url.database):
+                raise ServerError(
+                    f"the database {access.label!r} is not there after CREATE DATABASE: the server "
+                    f"keeps another name than {url.database!r}, or somebody dropped it meanwhile. "
+                    f"Choose a shorter name in {access.key!r}, or try again"
+                )
+            return is_ours
 
     def drop(self, url: sa.URL, maintenance: sa.URL | None, access: Access = NO_SETTINGS) -> bool:
         with self.administration(url, maintenance, access) as connection:
@@ -180,9 +187,9 @@ def _quoted(connection: Connection, name: str | None) -> str:
 
 
 def _exists(connection: Connection, name: str | None) -> bool:
-    found = connection.execute(
-        sa.text("SELECT 1 FROM pg_catalog.pg_database WHERE datname = :name"), {"name": name}
-    )
+    # compared as text: as a name, what we ask for would be cut as CREATE DATABASE cuts it
+    query = sa.text("SELECT 1 FROM pg_catalog.pg_database WHERE CAST(datname AS text) = :name")
+    found = connection.execute(query, {"name": name})
     return found.scalar() is not None
 
 

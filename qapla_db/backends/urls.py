@@ -56,6 +56,7 @@ def complete_url(value: object, key: str, name: str) -> tuple[sa.URL, Backend]:
         )
     try:
         url = backend.complete(url)
+        backend.check_name(url)
     except InvalidArgument as error:
         raise SettingInvalid(f"{key!r} of the database {name!r}: {error}", key=key) from None
     # the dialects of drivers that we know are there: importing one takes 50 ms
