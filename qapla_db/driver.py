@@ -8,21 +8,23 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from types import EllipsisType
-from typing import Any, ClassVar, Generic, TypeVar, overload
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar, overload
 
 import sqlalchemy as sa
 from sqlalchemy.orm import Mapper, Session, scoped_session
 
+from qapla_db import query
 from qapla_db.errors import InvalidArgument, Misuse, NotFound
-from qapla_db.query import bulk, changing, creating, pages, reading, streaming
-from qapla_db.query.bulk import CHUNK
-from qapla_db.query.changing import Names, Row
-from qapla_db.query.conflicts import OnConflict
+from qapla_db.query import CHUNK
 from qapla_db.query.fields import check_arguments
 from qapla_db.query.filters import FilterBy, OrderBy, order_clauses
-from qapla_db.query.pages import Page
 from qapla_db.query.readers import QUIET, ReadingSession
 from qapla_db.query.targets import AnySession, nulls_sort_last
+
+if TYPE_CHECKING:
+    from qapla_db.query.changing import Names, Row
+    from qapla_db.query.conflicts import OnConflict
+    from qapla_db.query.pages import Page
 
 __all__ = ["ReadDriver", "WriteDriver"]
 
@@ -89,9 +91,9 @@ class ReadDriver(_Driver[M]):
         :raises MultipleFound: several answer.
         :raises UnknownField: a field that the model does not have.
         """
-        target: Any = reading.narrowed(reading.narrowed(self.model, filter_by), fields)
+        target: Any = query.reading.narrowed(query.reading.narrowed(self.model, filter_by), fields)
         with self._session.no_autoflush:
-            found: M | None = reading.find_one(self._session, target)
+            found: M | None = query.reading.find_one(self._session, target)
         return found
 
     def list_all(
@@ -115,7 +117,7 @@ class ReadDriver(_Driver[M]):
         if limit is not None:
             statement = statement.limit(MOST + 1 if limit is ... else limit)
         with self._session.no_autoflush:
-            found: list[M] = reading.find(self._session, statement, paginate=False)
+            found: list[M] = query.reading.find(self._session, statement, paginate=False)
         if limit is ... and len(found) > MOST:
             raise InvalidArgument(
                 f"there are more than {MOST} instances of {self.model.__name__}; name a limit, or "
@@ -141,7 +143,7 @@ class ReadDriver(_Driver[M]):
         """
         statement = self._select(filter_by, order_by).execution_options(**QUIET)
         with self._session.no_autoflush:
-            return pages.paginate(
+            return query.pages.paginate(
                 self._session,
                 statement,
                 page=page,
@@ -154,12 +156,12 @@ class ReadDriver(_Driver[M]):
     def check_exists(self, filter_by: FilterBy = None) -> bool:
         """Tell whether any instance answers a filter."""
         with self._session.no_autoflush:
-            return reading.check_exists(self._session, self.model, filter_by)
+            return query.reading.check_exists(self._session, self.model, filter_by)
 
     def count(self, filter_by: FilterBy = None) -> int:
         """Return how many instances answer a filter."""
         with self._session.no_autoflush:
-            return reading.count(self._session, self.model, filter_by)
+            return query.reading.count(self._session, self.model, filter_by)
 
     def stream(self, filter_by: FilterBy = None, *, chunk: int = 1000) -> Iterator[M]:
         """Yield the instances that answer a filter, with constant memory.
@@ -167,11 +169,11 @@ class ReadDriver(_Driver[M]):
         :param filter_by: a mapping of field to value, or an SQL expression.
         :param chunk: number of rows fetched at a time.
         """
-        statement = reading.narrowed(self.model, filter_by).execution_options(**QUIET)
-        return streaming.stream(self._session, statement, chunk=chunk)
+        statement = query.reading.narrowed(self.model, filter_by).execution_options(**QUIET)
+        return query.streaming.stream(self._session, statement, chunk=chunk)
 
     def _select(self, filter_by: FilterBy, order_by: OrderBy) -> sa.Select[Any]:
-        statement = reading.narrowed(self.model, filter_by)
+        statement = query.reading.narrowed(self.model, filter_by)
         nulls_last = nulls_sort_last(self._session, self.model)
         return statement.order_by(*order_clauses(self.model, order_by, nulls_sort_last=nulls_last))
 
@@ -204,7 +206,7 @@ class WriteDriver(_Driver[M]):
         :raises Misuse: the instance is not in this session, or of another model.
         """
         self._check(instance)
-        changing.update(self.session, instance, values)
+        query.changing.update(self.session, instance, values)
         self.session.flush()
         return instance
 
@@ -214,7 +216,7 @@ class WriteDriver(_Driver[M]):
         :raises Misuse: the instance is not in this session, or of another model.
         """
         self._check(instance)
-        changing.delete(self.session, instance)
+        query.changing.delete(self.session, instance)
         self.session.flush()
 
     def get_or_create(self, filter_by: Mapping[str, Any], **defaults: Any) -> tuple[M, bool]:
@@ -222,7 +224,7 @@ class WriteDriver(_Driver[M]):
 
         See :func:`qapla_db.query.creating.get_or_create`.
         """
-        return creating.get_or_create(self.session, self.model, filter_by, **defaults)
+        return query.creating.get_or_create(self.session, self.model, filter_by, **defaults)
 
     @overload
     def upsert(self, rows: Row, *, by: Names, update: Names | None = None) -> M: ...
@@ -236,7 +238,7 @@ class WriteDriver(_Driver[M]):
         See :func:`qapla_db.query.changing.upsert`.
         """
         given: Any = rows
-        return changing.upsert(self.session, self.model, given, by=by, update=update)
+        return query.changing.upsert(self.session, self.model, given, by=by, update=update)
 
     def bulk_insert(
         self,
@@ -248,7 +250,7 @@ class WriteDriver(_Driver[M]):
         progress: Callable[[int], None] | None = None,
     ) -> int:
         """Store many rows; see :func:`qapla_db.query.bulk.bulk_insert`."""
-        return bulk.bulk_insert(
+        return query.bulk.bulk_insert(
             self.session,
             self.model,
             rows,

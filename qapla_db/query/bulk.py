@@ -13,6 +13,7 @@ from sqlalchemy.orm import Session, scoped_session
 from qapla_db.backends.base import is_autocommit
 from qapla_db.backends.copying import can_copy
 from qapla_db.errors import InvalidArgument, InvalidRow, Unsupported
+from qapla_db.query import CHUNK
 from qapla_db.query.conflicts import OnConflict, Rule, rule_of
 from qapla_db.query.copied import CopyStore
 from qapla_db.query.faults import blamed, is_of_a_row, line_of, said_of_row
@@ -24,9 +25,6 @@ from qapla_db.query.targets import announce_write, session_of
 __all__ = ["bulk_insert"]
 
 M = TypeVar("M")
-
-CHUNK = 20_000
-"""Rows that are held in memory and sent at once."""
 
 FEW = 60
 """Below so many rows a plain INSERT is quicker than COPY."""

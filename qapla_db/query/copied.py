@@ -7,7 +7,6 @@ from itertools import count, groupby
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.dialects import postgresql
 from sqlalchemy.engine import Connection
 
 from qapla_db.backends.copybinary import CopyBinary
@@ -15,7 +14,7 @@ from qapla_db.backends.copying import copy, is_direct, types_of
 from qapla_db.backends.copytext import CopyText
 from qapla_db.errors import InvalidRow
 from qapla_db.query.conflicts import Rule
-from qapla_db.query.inserts import conflict_clause
+from qapla_db.query.inserts import conflict_clause, insert_of
 from qapla_db.query.rows import Part, Shape
 from qapla_db.query.values import Layout
 
@@ -138,7 +137,7 @@ class _Stage:
         )
         self.target = _Target(connection, self._table, [*columns, number])
         given = [shape.columns[field] for field in layout.fields]
-        insert = postgresql.insert(shape.table).from_select(
+        insert = insert_of("postgresql", shape.table).from_select(
             [column.key for column in layout.columns], self._select()
         )
         self._insert = conflict_clause(insert, rule, given)

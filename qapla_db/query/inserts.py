@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
-from typing import Any
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
-from sqlalchemy.dialects import mysql, postgresql, sqlite
 from sqlalchemy.engine import Connection
 
 from qapla_db.errors import Unsupported
@@ -14,7 +14,10 @@ from qapla_db.query.conflicts import Rule
 from qapla_db.query.keys import check_only_key
 from qapla_db.query.rows import Row, Shape
 
-__all__ = ["PlainStore", "conflict_clause"]
+if TYPE_CHECKING:
+    from sqlalchemy.dialects import mysql, postgresql, sqlite
+
+__all__ = ["PlainStore", "conflict_clause", "insert_of"]
 
 _COUNTER = "@qapla_db_ignored"
 
@@ -62,10 +65,8 @@ class PlainStore:
         if rule.on_conflict == "error":
             return sa.insert(table)
         name = self._connection.dialect.name
-        if name == "postgresql":
-            return conflict_clause(postgresql.insert(table), rule, given)
-        if name == "sqlite":
-            return conflict_clause(sqlite.insert(table), rule, given)
+        if name in ("postgresql", "sqlite"):
+            return conflict_clause(insert_of(name, table), rule, given)
         if self._is_mysql:
             return self._on_duplicate_key(given)
         raise Unsupported(f"on_conflict={rule.on_conflict!r} is not known for {name} databases")
@@ -74,7 +75,7 @@ class PlainStore:
         rule, table = self._rule, self._shape.table
         if rule.key is not None:
             check_only_key(self._shape.model, rule.key, given)
-        insert = mysql.insert(table)
+        insert: mysql.Insert = insert_of("mysql", table)
         if rule.on_conflict == "update":
             changes = _changes(rule, given, insert.inserted)
             return insert.on_duplicate_key_update(
@@ -94,6 +95,14 @@ class PlainStore:
             return value
         shown = value.compile(self._connection, compile_kwargs={"literal_binds": True})
         return sa.literal_column(str(shown), value.type)
+
+
+def insert_of(dialect: str, table: sa.Table) -> Any:
+    """Return an INSERT that can have a clause for conflicts.
+
+    Only the dialect that is in use is imported: each takes 50 ms.
+    """
+    return import_module(f"sqlalchemy.dialects.{dialect}").insert(table)
 
 
 def conflict_clause(

@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Any, Literal, TypeVar, cast, overload
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast, overload
 
 import sqlalchemy as sa
 from sqlalchemy import exc, orm
 
+from qapla_db import query
 from qapla_db.errors import Misuse
-from qapla_db.query import bulk, changing, creating, keyset, pages, reading, streaming
-from qapla_db.query.bulk import CHUNK
-from qapla_db.query.changing import Names, Row
-from qapla_db.query.conflicts import OnConflict
+from qapla_db.query import CHUNK
 from qapla_db.query.fields import mapper_of
-from qapla_db.query.filters import FilterBy, OrderBy
-from qapla_db.query.keyset import KeysetPage
-from qapla_db.query.pages import Page
+
+if TYPE_CHECKING:
+    from qapla_db.query.changing import Names, Row
+    from qapla_db.query.conflicts import OnConflict
+    from qapla_db.query.filters import FilterBy, OrderBy
+    from qapla_db.query.keyset import KeysetPage
+    from qapla_db.query.pages import Page
 
 __all__ = ["Query"]
 
@@ -51,7 +53,7 @@ class Query(orm.Query[M]):
 
     def get_one(self, id: Any, *, model: type[Any] | None = None) -> M:
         """Return the instance with a primary key; see :func:`~qapla_db.query.reading.get_one`."""
-        found: M = reading.get_one(self.session, self._bare("get_one", model), id)
+        found: M = query.reading.get_one(self.session, self._bare("get_one", model), id)
         return found
 
     @overload
@@ -91,8 +93,10 @@ class Query(orm.Query[M]):
         """Return what answers a filter; see :func:`~qapla_db.query.reading.find`."""
         target = self._select(model)
         if not paginate:
-            return reading.find(self.session, target, filter_by, order_by=order_by, paginate=False)
-        return reading.find(
+            return query.reading.find(
+                self.session, target, filter_by, order_by=order_by, paginate=False
+            )
+        return query.reading.find(
             self.session, target, filter_by, order_by=order_by, page=page, per_page=per_page
         )
 
@@ -100,18 +104,18 @@ class Query(orm.Query[M]):
 
     def find_one(self, filter_by: FilterBy = None, *, model: type[Any] | None = None) -> M | None:
         """Return the one that answers; see :func:`~qapla_db.query.reading.find_one`."""
-        found: M | None = reading.find_one(self.session, self._select(model), filter_by)
+        found: M | None = query.reading.find_one(self.session, self._select(model), filter_by)
         return found
 
     def check_exists(self, filter_by: FilterBy = None, *, model: type[Any] | None = None) -> bool:
         """Tell whether anything answers; see :func:`~qapla_db.query.reading.check_exists`."""
-        return reading.check_exists(self.session, self._select(model), filter_by)
+        return query.reading.check_exists(self.session, self._select(model), filter_by)
 
     def count(self, filter_by: FilterBy = None, *, model: type[Any] | None = None) -> int:
         """Return how many rows answer; without arguments as SQLAlchemy counts."""
         if filter_by is None and model is None and self._raw_columns:
             return super().count()
-        return reading.count(self.session, self._select(model), filter_by)
+        return query.reading.count(self.session, self._select(model), filter_by)
 
     def paginate(
         self,
@@ -124,7 +128,7 @@ class Query(orm.Query[M]):
         error_out: bool = False,
     ) -> Page[M]:
         """Return one page; see :func:`~qapla_db.query.pages.paginate`."""
-        return pages.paginate(
+        return query.pages.paginate(
             self.session,
             self._select(model),
             page=page,
@@ -145,7 +149,7 @@ class Query(orm.Query[M]):
         max_per_page: int = 100,
     ) -> KeysetPage[M]:
         """Return one page by position; see :func:`~qapla_db.query.keyset.paginate_keyset`."""
-        return keyset.paginate_keyset(
+        return query.keyset.paginate_keyset(
             self.session,
             self._select(model),
             order_by=order_by,
@@ -157,7 +161,7 @@ class Query(orm.Query[M]):
 
     def stream(self, chunk: int = 1000, *, model: type[Any] | None = None) -> Iterator[M]:
         """Yield what answers, few at a time; see :func:`~qapla_db.query.streaming.stream`."""
-        return streaming.stream(self.session, self._select(model), chunk=chunk)
+        return query.streaming.stream(self.session, self._select(model), chunk=chunk)
 
     # --- writing
 
@@ -176,7 +180,7 @@ class Query(orm.Query[M]):
         if isinstance(model, Mapping) and filter_by is None:
             model, filter_by = None, model
         entity = self._bare("get_or_create", model)
-        return creating.get_or_create(self.session, entity, filter_by, **defaults)
+        return query.creating.get_or_create(self.session, entity, filter_by, **defaults)
 
     @overload
     def update(self, instance: M, values: Row) -> M: ...
@@ -194,7 +198,7 @@ class Query(orm.Query[M]):
         first = args[0] if args else options.get("instance")
         if first is None or isinstance(first, Mapping | list | tuple):
             return super().update(*args, **options)
-        return changing.update(self.session, *args, **options)
+        return query.changing.update(self.session, *args, **options)
 
     @overload
     def delete(self, instance: M) -> None: ...
@@ -209,7 +213,7 @@ class Query(orm.Query[M]):
         first = args[0] if args else options.get("instance")
         if first is None or isinstance(first, str | bool):
             return super().delete(*args, **options)
-        return changing.delete(self.session, *args, **options)
+        return query.changing.delete(self.session, *args, **options)
 
     @overload
     def upsert(
@@ -241,13 +245,13 @@ class Query(orm.Query[M]):
     ) -> Any:
         """Insert or change; see :func:`~qapla_db.query.changing.upsert`."""
         entity: Any = self._bare("upsert", model)
-        return changing.upsert(self.session, entity, rows, by=by, update=update)
+        return query.changing.upsert(self.session, entity, rows, by=by, update=update)
 
     def bulk_update(
         self, rows: Iterable[Row], by: Names | None = None, *, model: type[Any] | None = None
     ) -> int:
         """Change many; see :func:`~qapla_db.query.changing.bulk_update`."""
-        return changing.bulk_update(self.session, self._bare("bulk_update", model), rows, by)
+        return query.changing.bulk_update(self.session, self._bare("bulk_update", model), rows, by)
 
     def bulk_insert(
         self,
@@ -260,7 +264,7 @@ class Query(orm.Query[M]):
         progress: Callable[[int], None] | None = None,
     ) -> int:
         """Store many; see :func:`~qapla_db.query.bulk.bulk_insert`."""
-        return bulk.bulk_insert(
+        return query.bulk.bulk_insert(
             self.session,
             self._bare("bulk_insert", model),
             rows,
