@@ -14,7 +14,6 @@ from qapla_db.query.batches import Work, batches, check_row, column_of, run
 from qapla_db.query.bulk import bulk_insert
 from qapla_db.query.fields import check_fields, mapper_of, primary_key
 from qapla_db.query.keys import check_only_key, table_of, unique_key
-from qapla_db.query.rows import Row
 from qapla_db.query.targets import AnySession, bind_of, session_of
 
 __all__ = ["bulk_update", "delete", "update", "upsert"]
@@ -22,6 +21,7 @@ __all__ = ["bulk_update", "delete", "update", "upsert"]
 M = TypeVar("M")
 
 Names: TypeAlias = str | Sequence[str]
+Row: TypeAlias = Mapping[str, Any]
 
 
 def update(session: AnySession, instance: M, values: Row) -> M:
