@@ -8,8 +8,9 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from rich.console import Console
@@ -26,6 +27,10 @@ HOST = "127.0.0.1"
 PORT = 6543
 PATIENCE = 15.0
 """Seconds that the worker gets to finish its tasks."""
+RESTARTS = 5
+"""How often a worker that ended is started again."""
+SIGNALS = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+"""Ctrl-C, ``kill``, a closed terminal."""
 
 console = Console(highlight=False)
 
@@ -40,26 +45,53 @@ def prepare_databases() -> None:
     console.print(f"{count:,} airports are in [b]main[/b]")
 
 
-@contextmanager
-def worker() -> Iterator[None]:
-    """Run a Celery worker in a process of its own."""
-    command = [sys.executable, "-m", "celery", "--quiet", "-A", "rotarran.tasks", "worker"]
-    command += ["--concurrency=2", "--loglevel=WARNING", "--without-gossip", "--without-mingle"]
-    # a session of its own: Ctrl-C is for us, who then end the worker in good order
-    process = subprocess.Popen(command, start_new_session=True, stdin=subprocess.DEVNULL)
-    try:
-        yield
-    finally:
-        if process.poll() is not None:
-            console.print(
-                f"[red]the worker had ended with the exit code {process.returncode}[/red]"
-            )
-        process.terminate()
+class Worker:
+    """A Celery worker in a process of its own; one that ends is started again, a few times."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._is_ending = False
+        self._process = self._start()
+        threading.Thread(target=self._watch, daemon=True).start()
+
+    def _start(self) -> subprocess.Popen[bytes]:
+        # a session of its own: Ctrl-C is for us, who then end the worker in good order
+        return subprocess.Popen(
+            [sys.executable, "-m", "rotarran.worker"],
+            start_new_session=True,
+            stdin=subprocess.PIPE,
+        )
+
+    def _watch(self) -> None:
+        for attempts in reversed(range(RESTARTS + 1)):
+            code = self._process.wait()
+            with self._lock:
+                if self._is_ending:
+                    return
+                self._sweep()
+                what = "it is started again" if attempts else "start the demo again"
+                console.print(f"[red]the worker ended with the exit code {code}; {what}[/red]")
+                if attempts:
+                    self._process = self._start()
+
+    def end(self) -> None:
+        """Let it finish its tasks, within a bound."""
+        with self._lock:
+            self._is_ending = True
+        self._process.terminate()
         try:
-            process.wait(PATIENCE)
+            self._process.wait(PATIENCE)
         except subprocess.TimeoutExpired:
-            process.kill()
-            process.wait()
+            self._process.kill()
+            self._process.wait()
+        self._sweep()
+
+    def _sweep(self) -> None:
+        """End the pool of a worker that was killed."""
+        with suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGKILL)
+        assert self._process.stdin is not None
+        self._process.stdin.close()
 
 
 @contextmanager
@@ -72,8 +104,11 @@ def running(port: int) -> Iterator[BaseWSGIServer]:
     server = create_server(application, host=HOST, port=port, max_request_body_size=65_536)
     try:
         prepare_databases()
-        with worker():
+        worker = Worker()
+        try:
             yield server
+        finally:
+            worker.end()
     finally:
         server.close()
         main.close()
@@ -87,13 +122,17 @@ def port_number(text: str) -> int:
 
 
 def stop(signum: int, frame: object) -> None:
-    """End on SIGTERM as on Ctrl-C."""
+    """End on a signal, and let no second one disturb that."""
+    for one in SIGNALS:
+        signal.signal(one, signal.SIG_IGN)
     raise KeyboardInterrupt
 
 
 def run(port: int) -> int:
     """Run the demo until it is ended; return the exit code."""
-    signal.signal(signal.SIGTERM, stop)
+    for one in SIGNALS:
+        if signal.getsignal(one) != signal.SIG_IGN:  # nohup
+            signal.signal(one, stop)
     try:
         with running(port) as server:
             address = f"http://{HOST}:{server.effective_port}"
@@ -113,7 +152,8 @@ def run(port: int) -> int:
             raise
         console.print(f"port {port} is taken; choose another: make demo ARGS='--port 8080'")
         return 1
-    console.print("ended")
+    with suppress(OSError):  # the terminal may be closed
+        console.print("ended")
     return 0
 
 
