@@ -18,7 +18,8 @@ from sqlalchemy.sql.selectable import Select, TextualSelect
 
 from qapla_db.backends import Backend
 from qapla_db.backends.base import is_autocommit, is_sandboxed
-from qapla_db.errors import ReadOnlyError, TransactionFailed
+from qapla_db.backends.commits import check_commit
+from qapla_db.errors import ReadOnlyError
 from qapla_db.query.methods import QueryMethods
 from qapla_db.query.sql import Query
 
@@ -89,19 +90,13 @@ class Session(QueryMethods, SQLAlchemySession):  # type: ignore[misc]  # query()
         """Flush and commit.
 
         :raises TransactionFailed: an error was caught that had ended the
-            transaction at the server, which would store nothing and not say so.
+            transaction at the server, which would not store it and not say so. The
+            same is raised at the end of ``with session.begin():``.
         """
-        for connection in self._used:
-            if connection.closed or connection.invalidated:
-                continue
-            # in a sandbox a transaction is a savepoint, of whose state the server says nothing
-            teller: Any = connection.engine.pool if is_sandboxed(connection) else self._backend
-            if teller.has_failed(connection):
-                raise TransactionFailed(
-                    f"nothing of this transaction of the database {self.database_name!r} can be "
-                    "committed: a statement in it failed, and its error was caught. Let what may "
-                    "fail run in 'with session.begin_nested():', or call rollback() and begin again"
-                )
+        if self.in_nested_transaction() or not self._is_clean():
+            # the savepoint, or the flush, would meet the driver's error before the engine's guard
+            for connection in self._used:
+                check_commit(self._backend, self.database_name, connection)
         super().commit()
 
     def abandon(self) -> None:

@@ -17,6 +17,7 @@ from sqlalchemy import event, pool
 from sqlalchemy.engine import Connection, Engine, ExceptionContext
 
 from qapla_db.backends.address import one_value, safe_url, server_name
+from qapla_db.backends.commits import guard_commits, is_autocommit, is_sandboxed
 from qapla_db.backends.pools import pool_takes
 from qapla_db.errors import DriverMissing, InvalidArgument, ServerError, SettingInvalid
 
@@ -43,16 +44,6 @@ NO_SETTINGS = Access()
 
 READ_ONLY = "qapla_db_read_only"
 """Execution option of the connections that a read-only session runs on."""
-
-
-def is_sandboxed(connection: Connection) -> bool:
-    """Tell whether a test sandbox owns the transactions of this connection's engine."""
-    return bool(getattr(connection.engine.pool, "sandboxed", False))
-
-
-def is_autocommit(connection: Connection) -> bool:
-    """Tell whether the connection runs without transactions."""
-    return connection.get_execution_options().get("isolation_level") == "AUTOCOMMIT"
 
 
 def _is_installed(module: str) -> bool:
@@ -98,6 +89,12 @@ class Backend(ABC):
 
     retry_codes: ClassVar[frozenset[str | int]] = frozenset()
     """Codes that mean: run the whole transaction again."""
+
+    rollback_codes: ClassVar[frozenset[str | int]] = frozenset()
+    """Codes that mean: the server has rolled the whole transaction back, and goes on without."""
+
+    begin_again: ClassVar[tuple[str, ...]] = ()
+    """Statements that begin a transaction where the server has ended one by itself."""
 
     lost_codes: ClassVar[frozenset[str | int]] = frozenset()
     """Codes that mean: this connection is of no use any more."""
@@ -245,6 +242,7 @@ class Backend(ABC):
         note = f"database {label!r} at {safe_url(url)}, from {key!r}"
         event.listen(engine, "handle_error", _ErrorMap(self, note))
         event.listen(engine, "do_connect", _Connect(self, label, key))
+        guard_commits(engine, self, label)
         return engine
 
     def install(self, engine: Engine) -> None:  # noqa: B027
@@ -332,6 +330,13 @@ class Backend(ABC):
     def has_failed(self, connection: Connection) -> bool:
         """Tell whether the server will answer COMMIT with a rollback, and call that a success."""
         return False
+
+    def has_rolled_back(self, connection: Connection, error: BaseException) -> bool:
+        """Tell whether the server rolled the whole transaction back because of this error.
+
+        :param error: the driver's, of a statement in a transaction.
+        """
+        return self.error_code(error) in self.rollback_codes
 
     def stop_statement(self, connection: Connection) -> bool:
         """Cancel a statement that still runs; True when the connection must be thrown away."""
