@@ -25,6 +25,7 @@ __all__ = ["MariaDBBackend", "MySQLBackend"]
 
 
 _IS_READ_ONLY = "qapla_db_session_is_read_only"
+_LOCK_WAIT_TIMEOUT = 1205
 
 
 class MySQLBackend(Backend):
@@ -51,6 +52,8 @@ class MySQLBackend(Backend):
     isolation_level = "REPEATABLE READ"
     # deadlock, lock wait time-out, record changed since last read
     retry_codes: ClassVar = frozenset({1213, 1205, 1020})
+    # deadlock, record changed since last read, no room for more locks
+    rollback_codes: ClassVar = frozenset({1213, 1020, 1206})
     # read-only server or transaction, not (yet) a member of its cluster
     lost_codes: ClassVar = frozenset({1290, 1792, 1836, 1047})
     read_only_codes: ClassVar = frozenset({1792})
@@ -123,6 +126,17 @@ class MySQLBackend(Backend):
             return None
         code = error.args[0] if error.args else None
         return code if isinstance(code, int) else None
+
+    def has_rolled_back(self, connection: Connection, error: BaseException) -> bool:
+        if self.error_code(error) != _LOCK_WAIT_TIMEOUT:
+            return super().has_rolled_back(connection, error)
+        cursor = connection.connection.cursor()
+        try:
+            cursor.execute("SELECT @@innodb_rollback_on_timeout")
+            row = cursor.fetchone()
+        finally:
+            cursor.close()
+        return row is not None and bool(row[0])
 
     def stop_statement(self, connection: Connection) -> bool:
         dbapi = connection.connection.dbapi_connection
