@@ -58,6 +58,7 @@ class SQLiteBackend(Backend):
     # SQLITE_BUSY, SQLITE_LOCKED and their extended forms
     retry_codes: ClassVar = frozenset({5, 6, 261, 262, 517})
     isolation_level = "SERIALIZABLE"
+    begin_again = ("BEGIN",)
 
     def engine_defaults(self, url: sa.URL, label: str) -> dict[str, Any]:
         if self.is_volatile(url):
@@ -157,6 +158,11 @@ class SQLiteBackend(Backend):
     def error_code(self, error: BaseException) -> int | None:
         code = getattr(error, "sqlite_errorcode", None)
         return code if isinstance(code, int) else None
+
+    def has_rolled_back(self, connection: Connection, error: BaseException) -> bool:
+        # a full disk, an interruption, ON CONFLICT ROLLBACK ...; sqlite.org/lang_transaction.html
+        dbapi: Any = connection.connection.dbapi_connection
+        return not dbapi.in_transaction
 
     def orphan(self, connection: Any) -> None:
         connection.info.pop(_QUERY_ONLY, None)  # or it would be made writable at its return
