@@ -321,14 +321,15 @@ def refuse_unless_test_database(
     :param tests: what the tests are set to use.
     :param others: pairs of an endpoint and a database that it would use.
     :raises Refused: the name has no part ``test`` between ``_``, ``-`` or its
-        ends, or another endpoint would use the same server and database.
+        ends, or another endpoint would use the same server and database, or one
+        that cannot be told from it.
     """
     if tests.backend.is_volatile(tests.url):
         return
     name = tests.backend.name_of(tests.url)
     advice = f"Give {tests.source!r} a database of its own in settings/tests.py"
     for endpoint, other in others:
-        if other.identity == tests.identity or _may_be_one(tests, other):
+        if _may_be_one(tests, other):
             raise Refused(
                 f"the tests of the database {tests.name!r} would drop {tests.address}, which is "
                 f"the database that {endpoint!r} uses as {other.name!r} ({other.source!r}), or "
@@ -349,15 +350,26 @@ def refuse_unless_test_database(
 
 
 def _may_be_one(one: DatabaseSettings, other: DatabaseSettings) -> bool:
-    """Tell whether two databases of one name cannot be proved to be on two servers."""
+    """Tell whether two databases are one, or cannot be proved to be two.
+
+    Names differ when they do so without their case too: some servers ignore it.
+    """
+    (server, name), (other_server, other_name) = one.identity, other.identity
+    if server == other_server and name.casefold() == other_name.casefold():
+        return True
     if _final_name(one) != _final_name(other):
         return False
-    return not all(
-        settings.backend.is_plain(settings.url, settings.connect_args) for settings in (one, other)
-    )
+    both = (one, other)
+    if not all(found.backend.is_plain(found.url, found.connect_args) for found in both):
+        return True
+    if not all(where.startswith(("/", "localhost:")) for where in (server, other_server)):
+        return False
+    # a server of this machine may listen on a socket and, under any number, on a port
+    are_sockets = server.startswith("/") and other_server.startswith("/")
+    return not (are_sockets or all(found.backend.is_by_tcp(found.url) for found in both))
 
 
 def _final_name(settings: DatabaseSettings) -> str:
     args = settings.connect_args
     given = args.get("dbname") or args.get("database") or args.get("db")
-    return str(given or settings.backend.name_of(settings.url)).lower()
+    return str(given or settings.backend.name_of(settings.url)).casefold()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import socket
 import subprocess
 import sys
 import textwrap
@@ -566,6 +567,25 @@ def test_name_of_a_test_database(url: str, allowed: bool) -> None:
         ("mysql://localhost/a_test", "mysql:///a_test?unix_socket=/run/mysqld/mysqld.sock", True),
         ("mysql:///a_test?unix_socket=/x", "mysql://h/a_test?unix_socket=/x", True),
         ("mysql:///a_test?unix_socket=/x", "mysql:///a_test?unix_socket=/y", False),
+        ("mysql:///a_test?unix_socket=/own/s", "mysql://u@127.0.0.1:33977/a_test", True),
+        ("mysql://127.0.0.1:33977/a_test", "mariadb:///A_Test?unix_socket=/own/s", True),
+        ("mysql:///a_test?unix_socket=/tmp/mysql.sock", "mysql://[::1]:33977/a_test", True),
+        ("mysql+mysqldb://localhost:1/a_test", "mysql+mysqldb://127.0.0.1:2/a_test", True),
+        ("mysql://localhost:1/a_test", "mysql://127.0.0.1:2/a_test", False),
+        ("mysql:///a_test?unix_socket=/own/s", "mysql://127.0.0.1:33977/b_test", False),
+        ("mysql:///a_test?unix_socket=/own/s", "mysql://192.0.2.7/a_test", False),
+        ("postgresql:///a_test?host=/own/dir", "postgresql://localhost:5433/a_test", True),
+        ("postgresql:///a_test?host=/tmp", "postgresql://{hostname}:5433/a_test", True),
+        ("postgresql:///a_test?host=/own/dir", "postgresql:///a_test", True),
+        ("postgresql:///a_test?host=/x&port=1", "postgresql:///a_test?host=/x&port=2", False),
+        ("postgresql://h/a_test", "postgresql://h/A_Test", True),
+        ("postgresql://h/a_test", "postgresql://i/A_Test", False),
+        ("mysql://192.0.2.7/Shop_Test", "mysql://192.0.2.7/shop_test", True),
+        ("embedded:///d?database=a_test", "embedded:///e?database=a_test", False),
+        ("embedded:///d?database=a_test", "embedded:///d?database=A_test", True),
+        ("embedded:///d?database=a_test", "postgresql:///a_test?host=/tmp/qapla_db-0-1f", True),
+        ("sqlite:///a_test.db", "sqlite:///A_test.db", True),
+        ("sqlite:///a_test.db", "postgresql:///a_test", False),
         ("sqlite:///a_test.db", "sqlite:///../{here}/a_test.db", True),
         ("sqlite:///a_test.db", "sqlite:///file:a_test.db?uri=true", True),
         ("sqlite:///a_test.db", "sqlite:///b/a_test.db", False),
@@ -578,7 +598,7 @@ def test_database_that_others_use(
 ) -> None:
     """A test database that another endpoint uses is refused, however its server is spelled."""
     monkeypatch.chdir(tmp_path)
-    other = other.format(here=tmp_path.name)
+    other = other.format(here=tmp_path.name, hostname=socket.gethostname())
     found = read(tests, endpoint="tests")
     others = [("wsgi", read(other))]
     if not same:
@@ -590,8 +610,6 @@ def test_database_that_others_use(
 
 def test_own_names_of_this_machine() -> None:
     """The machine's own name and addresses are localhost."""
-    import socket
-
     localhost = read("postgresql://localhost/a_test")
     assert localhost.identity == read(f"postgresql://{socket.gethostname()}/a_test").identity
 

@@ -164,6 +164,11 @@ class Backend(ABC):
             host, _, port = host.partition(":")
         return host, url.port or (int(port) if port.isdecimal() else self.default_port)
 
+    def is_by_tcp(self, url: sa.URL) -> bool:
+        """Tell whether the server is certainly reached through a port, and not a Unix socket."""
+        host, _ = self.host_and_port(url)
+        return bool(host) and not host.startswith("/")
+
     def is_plain(self, url: sa.URL, connect_args: Mapping[str, Any]) -> bool:
         """Tell whether the URL alone says which server and database are meant.
 

@@ -86,6 +86,12 @@ class MySQLBackend(Backend):
         socket = one_value(url.query.get("unix_socket"))
         return (socket, self.default_port) if socket else super().host_and_port(url)
 
+    def is_by_tcp(self, url: sa.URL) -> bool:
+        # for the client library of MySQL localhost means the socket, whatever the port
+        by_library = url.drivername.partition("+")[2] != "pymysql"
+        is_localhost = self.host_and_port(url)[0].lower() == "localhost"
+        return super().is_by_tcp(url) and not (by_library and is_localhost)
+
     def is_plain(self, url: sa.URL, connect_args: Mapping[str, Any]) -> bool:
         elsewhere = {"database", "db", "host", "port", "read_default_file", "read_default_group"}
         return not elsewhere & {*url.query, *connect_args} and "unix_socket" not in connect_args

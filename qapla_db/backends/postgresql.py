@@ -21,6 +21,7 @@ DROP_WAIT = 10.0
 """Seconds to wait for the connections of a database that is dropped."""
 
 _LIBPQ_DRIVERS = frozenset({"psycopg", "psycopg2", "psycopg2cffi"})
+_EMBEDDED_SOCKET = "/tmp/qapla_db-"
 _STATEMENT_RUNS = 1  # libpq: PQTRANS_ACTIVE
 _IN_ERROR = 3  # libpq: PQTRANS_INERROR
 
@@ -66,9 +67,11 @@ class PostgreSQLBackend(Backend):
         event.listen(engine, "begin", _begin)
 
     def is_plain(self, url: sa.URL, connect_args: Mapping[str, Any]) -> bool:
-        elsewhere = {"dbname", "host", "hostaddr", "port", "service", "servicefile"}
+        elsewhere = {"dbname", "host", "hostaddr", "port", "service", "servicefile", "unix_sock"}
         socket = url.query.get("host")
         by_socket = isinstance(socket, str) and socket.startswith("/") and "," not in socket
+        if by_socket and _EMBEDDED_SOCKET in str(socket):
+            return False  # of a server whose URL names another directory
         asked = set(url.query) - ({"host", "port"} if by_socket and not url.host else set())
         if elsewhere & {*asked, *connect_args} or "PGHOSTADDR" in os.environ:
             return False
