@@ -32,8 +32,10 @@ _WRITES = re.compile(
     rf"{_NOTHING}(?:insert|update|delete|merge|replace|truncate|create|alter|drop)\b",
     re.IGNORECASE | re.DOTALL,
 )
+_CHANGE = r"(?:insert\s+into|update\s+.*\sset|delete\s+from|merge\s+into)\b"
 _MAY_WRITE = re.compile(
-    rf"{_NOTHING}with\b.*\b(?:insert\s+into|update\s+.*\sset|delete\s+from|merge\s+into)\b",
+    rf"{_NOTHING}(?:with\b.*\b{_CHANGE}|explain\b.*\banalyze\b.*\b{_CHANGE}"
+    r"|copy\s+(?!\().*\bfrom\b|(?:call|do|load)\b)",
     re.IGNORECASE | re.DOTALL,
 )
 
@@ -143,17 +145,17 @@ class Session(QueryMethods, SQLAlchemySession):  # type: ignore[misc]  # query()
         # a do_orm_execute listener sees the same, and makes SQLAlchemy prepare everything twice
 
         def execute(self, statement, *args, **options):
-            if type(statement) is not Select:
+            if type(statement) is not Select or statement._independent_ctes:
                 self._watch(statement)
             return super().execute(statement, *args, **options)
 
         def scalar(self, statement, *args, **options):
-            if type(statement) is not Select:
+            if type(statement) is not Select or statement._independent_ctes:
                 self._watch(statement)
             return super().scalar(statement, *args, **options)
 
         def scalars(self, statement, *args, **options):
-            if type(statement) is not Select:
+            if type(statement) is not Select or statement._independent_ctes:
                 self._watch(statement)
             return super().scalars(statement, *args, **options)
 
@@ -172,7 +174,8 @@ class Session(QueryMethods, SQLAlchemySession):  # type: ignore[misc]  # query()
     def _watch(self, statement: Any) -> None:
         if isinstance(statement, FromStatement | TextualSelect):
             statement = statement.element
-        if getattr(statement, "is_dml", False):  # also of a lambda_stmt()
+        is_dml = getattr(statement, "is_dml", False)  # also of a lambda_stmt()
+        if is_dml or any(one.element.is_dml for one in getattr(statement, "_independent_ctes", ())):
             self._writes("insert, update or delete")
         elif isinstance(statement, ExecutableDDLElement):
             self._writes("change the schema")

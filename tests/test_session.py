@@ -371,13 +371,47 @@ def test_writes_of_postgresql_are_seen(postgresql: Database) -> None:
         sa.select(Item).from_statement(insert),
         insert.columns(Item.id, Item.name),
         sa.insert(Item).values(id=8, name="eight").returning(Item),
+        sa.select(sa.literal(1)).add_cte(sa.insert(Item).values(id=9, name="nine").cte("added")),
+        sa.text("EXPLAIN (ANALYZE, COSTS off) INSERT INTO item VALUES (10, 'ten')"),
     ):
         with postgresql.session() as session:
             session.execute(statement).all()
             assert session.has_uncommitted
-    with postgresql.session() as session:
-        session.execute(sa.text("WITH a AS (SELECT 1) SELECT * FROM a, item")).all()
-        assert not session.has_uncommitted
+    for command in (
+        "DO $$ BEGIN INSERT INTO item VALUES (11, 'eleven'); END $$",
+        "COPY item FROM PROGRAM 'printf \"12\\ttwelve\"'",
+        "CALL add_item()",
+    ):
+        with postgresql.session() as session:
+            session.connection().execute(
+                sa.text(
+                    "CREATE PROCEDURE add_item() LANGUAGE sql "
+                    "AS $$ INSERT INTO item VALUES (13, 'thirteen') $$"
+                )
+            )
+            session.execute(sa.text(command))
+            assert 3 == session.query(Item).count()
+            assert session.has_uncommitted
+    for harmless in (
+        "WITH a AS (SELECT 1) SELECT * FROM a, item",
+        "EXPLAIN ANALYZE SELECT * FROM item",
+        "EXPLAIN INSERT INTO item VALUES (14, 'fourteen')",
+    ):
+        with postgresql.session() as session:
+            session.execute(sa.text(harmless)).all()
+            assert not session.has_uncommitted
+
+
+def test_what_may_only_read_is_left_to_the_server(postgresql: Database) -> None:
+    """A read-only session may call what does not write; what does, the server refuses."""
+    with postgresql.session(read_only=True) as session:
+        session.execute(sa.text("DO $$ BEGIN PERFORM count(*) FROM item; END $$"))
+        with pytest.raises(sa.exc.DBAPIError, match="read-only"):
+            session.execute(sa.text("DO $$ BEGIN DELETE FROM item; END $$"))
+    with postgresql.session(read_only=True) as session:
+        added = sa.insert(Item).values(id=9, name="nine").cte("added")
+        with pytest.raises(ReadOnlyError):
+            session.execute(sa.select(sa.literal(1)).add_cte(added))
 
 
 def test_transaction_without_autobegin(each_url: sa.URL) -> None:
