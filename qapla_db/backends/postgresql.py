@@ -13,6 +13,7 @@ from sqlalchemy import event
 from sqlalchemy.engine import Connection, Engine
 
 from qapla_db.backends.base import NO_SETTINGS, READ_ONLY, Access, Backend, is_sandboxed, log
+from qapla_db.backends.savepoints import quicken_savepoints
 from qapla_db.errors import ServerError
 
 __all__ = ["PostgreSQLBackend"]
@@ -65,6 +66,7 @@ class PostgreSQLBackend(Backend):
 
     def install(self, engine: Engine) -> None:
         event.listen(engine, "begin", _begin)
+        quicken_savepoints(engine)
 
     def is_plain(self, url: sa.URL, connect_args: Mapping[str, Any]) -> bool:
         elsewhere = {"dbname", "host", "hostaddr", "port", "service", "servicefile", "unix_sock"}

@@ -34,6 +34,7 @@ from qapla_db.backends.base import (
     is_autocommit,
     is_sandboxed,
 )
+from qapla_db.backends.savepoints import quicken_savepoints
 from qapla_db.errors import InvalidArgument, ServerError, SessionConflict
 
 __all__ = ["SQLiteBackend"]
@@ -75,6 +76,7 @@ class SQLiteBackend(Backend):
         event.listen(engine, "connect", _prepare_connection)
         event.listen(engine, "begin", guard.begin)
         event.listen(engine, "reset", _make_writable)
+        quicken_savepoints(engine)
 
     def server_url(self, url: sa.URL) -> sa.URL:
         # the driver's file is of the directory in which the engine is built
