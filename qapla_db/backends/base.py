@@ -7,7 +7,7 @@ import logging
 import os
 import sys
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
@@ -21,7 +21,15 @@ from qapla_db.backends.commits import guard_commits, is_autocommit, is_sandboxed
 from qapla_db.backends.pools import pool_takes
 from qapla_db.errors import DriverMissing, InvalidArgument, ServerError, SettingInvalid
 
-__all__ = ["NO_SETTINGS", "READ_ONLY", "Access", "Backend", "is_autocommit", "is_sandboxed"]
+__all__ = [
+    "NO_SETTINGS",
+    "READ_ONLY",
+    "Access",
+    "Backend",
+    "Connector",
+    "is_autocommit",
+    "is_sandboxed",
+]
 
 log = logging.getLogger("qapla_db")
 
@@ -41,6 +49,9 @@ class Access:
 
 
 NO_SETTINGS = Access()
+
+Connector = Callable[[sa.Dialect, object, Any, dict[str, Any]], Any]
+"""Listener ``do_connect`` of an engine."""
 
 READ_ONLY = "qapla_db_read_only"
 """Execution option of the connections that a read-only session runs on."""
@@ -246,12 +257,21 @@ class Backend(ABC):
         self.install(engine)
         note = f"database {label!r} at {safe_url(url)}, from {key!r}"
         event.listen(engine, "handle_error", _ErrorMap(self, note))
-        event.listen(engine, "do_connect", _Connect(self, label, key))
+        event.listen(engine, "do_connect", self.connector(url, label, key))
         guard_commits(engine, self, label)
         return engine
 
     def install(self, engine: Engine) -> None:  # noqa: B027
         """Add the listeners that this kind of engine needs."""
+
+    def connector(self, url: sa.URL, label: str, key: str) -> Connector:
+        """Return the listener ``do_connect`` of an engine.
+
+        :param url: the URL of the settings.
+        :param label: the database's name, for messages.
+        :param key: the setting that the URL came from, for messages.
+        """
+        return _Connect(self, label, key)
 
     def read_only_options(self) -> dict[str, Any]:
         """Return the execution options of a read-only session's connections."""

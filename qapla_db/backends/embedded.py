@@ -9,7 +9,7 @@ from typing import Any, ClassVar
 import sqlalchemy as sa
 
 from qapla_db.backends.address import one_value, safe_url
-from qapla_db.backends.base import NO_SETTINGS, Access
+from qapla_db.backends.base import NO_SETTINGS, Access, Connector
 from qapla_db.backends.postgresql import PostgreSQLBackend
 from qapla_db.errors import InvalidArgument
 
@@ -54,6 +54,9 @@ class EmbeddedBackend(PostgreSQLBackend):
         server = embedded_server.start(url.database or "", {**DEFAULT_OPTIONS, **options})
         return server.url(self.name_of(url))
 
+    def connector(self, url: sa.URL, label: str, key: str) -> Connector:
+        return _Restart(super().connector(url, label, key), self, url)
+
     def maintenance_url(self, url: sa.URL) -> sa.URL | None:
         other = "template1" if self.name_of(url) == "postgres" else "postgres"
         return url.update_query_dict({"database": other})
@@ -85,3 +88,22 @@ class EmbeddedBackend(PostgreSQLBackend):
         real = self.server_url(self.complete(url))
         admin = maintenance or super().maintenance_url(real) or real
         return real, self.server_url(self.complete(admin))
+
+
+class _Restart:
+    """Listener: connects, and starts a server again that was killed since the engine was built."""
+
+    def __init__(self, connect: Connector, backend: EmbeddedBackend, url: sa.URL) -> None:
+        self.connect = connect
+        self.backend = backend
+        self.url = url
+
+    def __call__(
+        self, dialect: sa.Dialect, record: object, arguments: Any, keywords: dict[str, Any]
+    ) -> Any:
+        try:
+            return self.connect(dialect, record, arguments, keywords)
+        except dialect.loaded_dbapi.OperationalError:
+            pass
+        self.backend.server_url(self.url)  # does nothing where the server runs
+        return self.connect(dialect, record, arguments, keywords)

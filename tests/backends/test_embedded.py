@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,8 +11,9 @@ import pytest
 import sqlalchemy as sa
 
 from qapla_db.backends import embedded_server
+from qapla_db.backends.embedded_supervisor import postmaster_pid
 from tests import servers
-from tests.support import make_application
+from tests.support import make_application, wait_until
 
 
 @pytest.fixture(scope="module")
@@ -54,6 +57,30 @@ def test_two_databases_of_one_directory(directory: Path) -> None:
         with app.dbs["main"].session() as session:
             session.scalar(sa.text("SELECT name FROM item"))
             assert app.dbs["main"].drop()
+
+
+def test_killed_server(directory: Path) -> None:
+    """After a kill of the server the next session starts it again; what was committed is there."""
+    with make_application({"main": f"embedded:///{directory}"}) as app:
+        with app.dbs["main"].transaction() as session:
+            session.execute(sa.text("CREATE TABLE kept AS SELECT 42 AS answer"))
+        killed = postmaster_pid(directory)
+        assert killed
+        os.kill(killed, signal.SIGKILL)
+        wait_until(lambda: postmaster_pid(directory) is None, "the server is dead")
+        with app.dbs["main"].transaction() as session:
+            assert 42 == session.scalar(sa.text("SELECT answer FROM kept"))
+            session.execute(sa.text("DROP TABLE kept"))
+
+
+def test_database_that_is_not_there(directory: Path) -> None:
+    """A server that runs and refuses is left as it is, and what it says is said."""
+    with make_application({"main": f"embedded:///{directory}?database=nowhere"}) as app:
+        running = postmaster_pid(directory)
+        with pytest.raises(sa.exc.OperationalError, match='"nowhere" does not exist'):
+            with app.dbs["main"].session() as session:
+                session.execute(sa.text("SELECT 1"))
+        assert running == postmaster_pid(directory)
 
 
 def test_relative_directory(directory: Path, monkeypatch: pytest.MonkeyPatch) -> None:
