@@ -28,7 +28,7 @@ from sqlalchemy.exc import OperationalError, TimeoutError
 from sqlalchemy.orm.exc import StaleDataError
 
 from qapla_db import Page
-from qapla_db.errors import NotFound
+from qapla_db.errors import NotFound, ServerError
 from rotarran.application.db import Airport, Event
 from rotarran.application.drivers import (
     AirportReadDriver,
@@ -176,6 +176,7 @@ def audit(request: Request) -> dict[str, Any]:
 @view_config(context=UnicodeDecodeError)
 @view_config(context=OperationalError)
 @view_config(context=TimeoutError)
+@view_config(context=ServerError)
 @view_config(context=BrokerError)
 def problem(error: Exception, request: Request) -> Response:
     """Answer what cannot be done, as a page or as JSON."""
