@@ -23,6 +23,7 @@ import sqlalchemy as sa
 from morfdict import Paths, StringDict
 
 from qapla_db.backends import Backend, safe_url
+from qapla_db.backends.address import is_secret
 from qapla_db.backends.urls import complete_url
 from qapla_db.errors import (
     ConfigurationError,
@@ -58,7 +59,8 @@ class Settings(StringDict):  # type: ignore[misc]
     """morfdict's StringDict, in which a value works as it is written.
 
     ``%(key)s`` takes another setting's value and ``%%`` stands for one ``%``;
-    any other ``%`` is left alone (a URL may hold ``%40``).
+    any other ``%`` is left alone (a URL may hold ``%40``). What stands under
+    ``PASSWORD`` is not looked into.
     """
 
     def __getitem__(self, key: str) -> Any:
@@ -66,22 +68,32 @@ class Settings(StringDict):  # type: ignore[misc]
         method = self._morf.get(key)
         if method is not None:
             return method(self, value)
-        return self._interpolate(key, value) if type(value) is str else value
+        as_written = type(value) is not str or key == "PASSWORD"
+        return value if as_written else self._interpolate(key, value)
 
     def _interpolate(self, key: str, value: str) -> str:
+        hidden = "://" in value or key.lower().endswith("url") or is_secret(key)
+
         def replace(match: re.Match[str]) -> str:
             if match["key"] is None:
                 return "%"
+            culprit, what = key, f"%({match['key']}){match['format']}"
+            remedy = repr(match["key"])
             try:
                 return str(f"%{match['format']}" % self[match["key"]])
-            except SettingInvalid:
-                raise  # it names the setting deeper down that is at fault
+            except SettingInvalid as error:
+                if not hidden:
+                    raise  # it names the setting deeper down that is at fault
+                culprit, kind = error.key, type(error).__name__
             except (KeyError, TypeError, ValueError, RecursionError) as error:
-                problem = f"'%({match['key']}){match['format']}' in {key!r} cannot be filled in"
                 kind = type(error).__name__
+            if hidden:  # it may be a part of a password
+                what, remedy = "%(...)", "what it refers to"
             # outside the handler: a chained error could show a value
             raise SettingInvalid(
-                f"{problem} ({kind}); set {match['key']!r}, or write %% for a plain %", key=key
+                f"{what!r} in {culprit!r} cannot be filled in ({kind}); set {remedy}, or write "
+                "%% for a plain %",
+                key=culprit,
             )
 
         return _REFERENCE.sub(replace, value)
@@ -265,7 +277,7 @@ def database_settings(
     key = f"db:{name}:url"
     from_environment = key not in passed and environ.get(variable)
     source = variable if from_environment else key
-    value: Any = from_environment or settings.get(key)
+    value: Any = from_environment or _read(settings, key)
     if not value:
         raise SettingMissing(
             f"{key!r} is not set for the database {name!r}; set it in settings/default.py "
@@ -275,7 +287,7 @@ def database_settings(
         )
     url, backend = complete_url(value, source, name)
     default_key = f"db:{name}:default_url"
-    default = settings.get(default_key)
+    default = _read(settings, default_key)
     return DatabaseSettings(
         name=name,
         url=url,
@@ -283,9 +295,21 @@ def database_settings(
         default_url=complete_url(default, default_key, name)[0] if default else None,
         options=_options(settings, f"db:{name}:options"),
         session=_mapping(settings, f"db:{name}:session"),
-        environment=str(settings.get(f"db:{name}:environment") or "development"),
+        environment=str(_read(settings, f"db:{name}:environment") or "development"),
         source=source,
     )
+
+
+def _read(settings: Mapping[str, Any], key: str) -> Any:
+    """Return a setting of a database, filled in; an error names the database and the whole key."""
+    try:
+        value = settings.get(key)
+        to_dict = getattr(value, "to_dict", None)
+        return to_dict() if to_dict else value
+    except SettingInvalid as error:
+        problem = error.message
+    name = key.split(":")[1]
+    raise SettingInvalid(f"{key!r} of the database {name!r} cannot be read: {problem}", key=key)
 
 
 def _options(settings: Mapping[str, Any], key: str) -> dict[str, Any]:
@@ -301,7 +325,7 @@ def _options(settings: Mapping[str, Any], key: str) -> dict[str, Any]:
 
 
 def _mapping(settings: Mapping[str, Any], key: str) -> dict[str, Any]:
-    value = settings.get(key)
+    value = _read(settings, key)
     if value is None:
         return {}
     if not isinstance(value, Mapping) or not all(isinstance(item, str) for item in value):
@@ -309,8 +333,7 @@ def _mapping(settings: Mapping[str, Any], key: str) -> dict[str, Any]:
             f"{key!r} must be a mapping of keyword to value, not a {type(value).__name__}",
             key=key,
         )
-    to_dict = getattr(value, "to_dict", None)
-    return dict(to_dict() if to_dict else value)
+    return dict(value)
 
 
 def refuse_unless_test_database(

@@ -291,6 +291,47 @@ def test_interpolation_that_fails(settings: dict[str, str], named: str) -> None:
     assert SECRET not in everything_shown(caught.value)
 
 
+@pytest.mark.parametrize(
+    "secret", ["x%(s3cr3t)s!", "%%(s3cr3t)s", "a%%b", "100%", "%40", "%(", "%(x)"]
+)
+def test_password_of_a_mapping(secret: str) -> None:
+    """The PASSWORD of a mapping is the password, whatever percent signs are in it."""
+    found = read({"ENGINE": "postgresql", "HOST": "%(where)s", "PASSWORD": secret}, settings=WHERE)
+    assert secret == found.url.password
+    assert "db.example" == found.url.host
+
+
+WHERE = {"where": "db.example", "pw": "x%(s3cr3t)s!", "db:other:url": "postgresql://%(s3cr3t)s@h"}
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [
+        ("db:main:url", "postgresql://u:%(s3cr3t)s@h/d"),
+        ("db:main:url", "postgresql://u:%(pw)s@h/d"),
+        ("db:main:url", "%(db:other:url)s"),
+        ("db:main:url", {"ENGINE": "postgresql", "HOST": "%(db:other:url)s"}),
+        ("db:main:default_url", "%(s3cr3t)s"),
+        ("db:main:options", {"connect_args": {"password": "x%(s3cr3t)s"}}),
+        ("db:main:session", {"info": "postgresql://u:%(s3cr3t)s@h/d"}),
+    ],
+)
+def test_part_of_a_password_that_looks_like_a_reference(key: str, value: object) -> None:
+    """An error names the database and the whole key, and nothing that may be of a password."""
+    with pytest.raises(SettingInvalid, match=f"'{key}' of the database 'main'") as caught:
+        read("sqlite://", settings={**WHERE, key: value})
+    assert "write %% for a plain %" in str(caught.value)
+    assert key == caught.value.key
+    assert SECRET not in everything_shown(caught.value)
+
+
+def test_part_of_a_url_that_cannot_be_filled_in() -> None:
+    """What no password is in is named as it stands, with the database and the whole key."""
+    message = r"'db:main:url' of the database 'main'.*'%\(nope\)s' in 'HOST'.*set 'nope'"
+    with pytest.raises(SettingInvalid, match=message):
+        read({"ENGINE": "postgresql", "HOST": "%(nope)s"})
+
+
 def test_settings_show_no_values() -> None:
     """Settings printed or logged as a whole show their keys alone."""
     settings = Settings({"db:main:url": f"sqlite:///{SECRET}", "nested": {"x": SECRET}})

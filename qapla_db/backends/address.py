@@ -9,7 +9,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-__all__ = ["one_value", "safe_url", "server_name"]
+__all__ = ["is_secret", "one_value", "safe_url", "server_name"]
 
 log = logging.getLogger("qapla_db")
 
@@ -18,11 +18,13 @@ _SECRET_WORDS = ("pass", "pwd", "secret", "token", "odbc_connect")
 
 def safe_url(url: sa.URL) -> str:
     """Render a URL for people: no password in it, not in its query either."""
-    query = {
-        key: "***" if any(word in key.lower() for word in _SECRET_WORDS) else value
-        for key, value in url.query.items()
-    }
+    query = {key: "***" if is_secret(key) else value for key, value in url.query.items()}
     return url.set(query=query).render_as_string(hide_password=True)
+
+
+def is_secret(key: str) -> bool:
+    """Tell whether a value of this name is, or has in it, something like a password."""
+    return any(word in key.lower() for word in _SECRET_WORDS)
 
 
 def server_name(host: str) -> str:
