@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from importlib import import_module
 from typing import Any, TypeAlias
 
 import sqlalchemy as sa
-from sqlalchemy.dialects import mysql, postgresql, sqlite
 
 from qapla_db.errors import Unsupported
 
@@ -34,38 +34,35 @@ def upsert_statement(
         raise Unsupported(
             f"the dialect {dialect!r} has no upsert here; use get_or_create() and update()"
         )
-    return _STATEMENTS[dialect](table, key, update, fixed)
+    package, add = _STATEMENTS[dialect]
+    # only the dialect that is in use is imported, which takes long
+    made = import_module(f"sqlalchemy.dialects.{package}").insert(table)
+    return add(made, key, update, fixed)
 
 
-def _on_conflict(insert: Callable[[sa.Table], Any]) -> Callable[..., sa.Insert]:
-    def statement(
-        table: sa.Table, key: Columns, update: Columns, fixed: Mapping[str, Any]
-    ) -> sa.Insert:
-        made = insert(table)
-        values = {column.key: made.excluded[column.key] for column in update}
-        done: sa.Insert = (
-            made.on_conflict_do_update(index_elements=list(key), set_={**values, **fixed})
-            if values
-            else made.on_conflict_do_nothing(index_elements=list(key))
-        )
-        return done
-
-    return statement
+def _on_conflict(made: Any, key: Columns, update: Columns, fixed: Mapping[str, Any]) -> sa.Insert:
+    values = {column.key: made.excluded[column.key] for column in update}
+    done: sa.Insert = (
+        made.on_conflict_do_update(index_elements=list(key), set_={**values, **fixed})
+        if values
+        else made.on_conflict_do_nothing(index_elements=list(key))
+    )
+    return done
 
 
 def _on_duplicate_key(
-    table: sa.Table, key: Columns, update: Columns, fixed: Mapping[str, Any]
+    made: Any, key: Columns, update: Columns, fixed: Mapping[str, Any]
 ) -> sa.Insert:
-    made = mysql.insert(table)
     values = {column.key: made.inserted[column.key] for column in update}
-    if not values:  # INSERT IGNORE would store what does not fit, cut to size
-        return made.on_duplicate_key_update({key[0].key: key[0]})
-    return made.on_duplicate_key_update({**values, **fixed})
+    # INSERT IGNORE would store what does not fit, cut to size
+    changes = {**values, **fixed} if values else {key[0].key: key[0]}
+    done: sa.Insert = made.on_duplicate_key_update(changes)
+    return done
 
 
-_STATEMENTS: dict[str, Callable[..., sa.Insert]] = {
-    "postgresql": _on_conflict(postgresql.insert),
-    "sqlite": _on_conflict(sqlite.insert),
-    "mysql": _on_duplicate_key,
-    "mariadb": _on_duplicate_key,
+_STATEMENTS: dict[str, tuple[str, Callable[..., sa.Insert]]] = {
+    "postgresql": ("postgresql", _on_conflict),
+    "sqlite": ("sqlite", _on_conflict),
+    "mysql": ("mysql", _on_duplicate_key),
+    "mariadb": ("mysql", _on_duplicate_key),
 }
