@@ -320,7 +320,12 @@ def test_row_that_changed_since_it_was_read(fresh_url: FreshURL) -> None:
     """MariaDB with innodb_snapshot_isolation rolls everything back where another was quicker."""
     strict = {"init_command": "SET innodb_snapshot_isolation = ON"}
     url = fresh_url("mariadb")
-    with prepared(url, connect_args=strict) as app:
+    with prepared(url) as app, app.dbs["main"].engine.connect() as connection:
+        if not connection.exec_driver_sql("SHOW VARIABLES LIKE 'innodb_snapshot%%'").all():
+            pytest.skip("this server has no innodb_snapshot_isolation")
+    with make_application(
+        {"main": url}, settings={"db:main:options": {"connect_args": strict}}
+    ) as app:
         with app.dbs["main"].session() as session:
             session.execute(sa.select(SHIP)).all()
             insert(session, 1)
