@@ -43,7 +43,7 @@ def postgresql_directory() -> Iterator[Path]:
 
 
 def _open_in_postgresql(url: sa.URL) -> list[object]:
-    with closing(psycopg.connect(_conninfo(url))) as connection:
+    with closing(psycopg.connect(_conninfo(url), autocommit=True)) as connection:
         question = (
             "SELECT datname, state, query FROM pg_stat_activity "
             "WHERE state LIKE 'idle in transaction%'"
