@@ -25,7 +25,7 @@ CREATE = "op.create_table({!r}, sa.Column('id', sa.Integer, primary_key=True))"
 
 MARK = """
 import os, pathlib
-pathlib.Path(f"ready.{os.getpid()}").touch()
+(pathlib.Path(__file__).parents[2] / f"ready.{os.getpid()}").touch()
 Model = sa.MetaData()
 """
 
