@@ -28,7 +28,7 @@ types: $(VENV)/.test
 docs: $(VENV)/.docs
 	$(BIN)/sphinx-build -W --keep-going -q -b html docs docs/_build/html
 
-bench: $(VENV)/.test
+bench: $(VENV)/.bench
 	$(BIN)/python -m benchmarks
 
 # the tests of faults, locks, workers and isolation, again and again
@@ -55,6 +55,10 @@ $(VENV)/.demo: $(VENV)/.made pyproject.toml requirements/demo.txt $(CONSTRAINTS)
 
 $(VENV)/.test: $(VENV)/.demo requirements/test.txt
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c $(CONSTRAINTS) -r requirements/test.txt
+	touch $@
+
+$(VENV)/.bench: $(VENV)/.test requirements/bench.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c $(CONSTRAINTS) -r requirements/bench.txt
 	touch $@
 
 $(VENV)/.docs: $(VENV)/.test requirements/docs.txt

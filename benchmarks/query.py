@@ -6,8 +6,8 @@ import argparse
 import statistics
 import tempfile
 import time
-from collections.abc import Callable
-from functools import cache
+from collections.abc import Callable, Iterator
+from functools import cache, partial
 from itertools import count
 from pathlib import Path
 from typing import Any
@@ -98,13 +98,6 @@ def measure(database: Database) -> None:
         session.execute(sa.insert(Airport), rows)
     numbers = count(1)
 
-    def create(session: Session) -> None:
-        code = f"H{next(numbers)}"
-        found = session.scalars(sa.select(Airport).where(Airport.code == code)).one_or_none()
-        if found is None:
-            session.add(Airport(code=code, name="x"))
-            session.flush()
-
     report(
         "get_by_id, not in the session",
         database,
@@ -134,10 +127,69 @@ def measure(database: Database) -> None:
     report(
         "get_or_create, missing",
         database,
-        create,
+        partial(create_by_hand, prefix="H", numbers=numbers),
         lambda session: session.get_or_create(Airport, {"code": f"O{next(numbers)}"}, name="x"),
         "ratio at most 1.1",
     )
+
+
+def measure_peer(database: Database) -> None:
+    """Print what advanced-alchemy costs for the same, where it is installed."""
+    try:
+        from advanced_alchemy.repository import SQLAlchemySyncRepository
+    except ImportError:
+        print("advanced-alchemy                   not installed (make bench installs it)")
+        return
+
+    class Repository(SQLAlchemySyncRepository):  # type: ignore[misc, type-arg, unused-ignore]
+        model_type = Airport
+
+    repository = cache(lambda session: Repository(session=session))
+    numbers = count(1)
+    report(
+        "advanced-alchemy get",
+        database,
+        lambda session: session.get(Airport, 7),
+        lambda session: repository(session).get(7),
+        "",
+    )
+    report(
+        "advanced-alchemy get, in session",
+        database,
+        lambda session: session.get(Airport, 1),
+        lambda session: repository(session).get(1),
+        "",
+        forget=False,
+    )
+
+    def made(session: Session, code: str) -> Any:
+        return repository(session).get_or_upsert(match_fields=["code"], code=code, name="x")
+
+    report(
+        "advanced-alchemy get_or_upsert",
+        database,
+        lambda session: session.scalars(
+            sa.select(Airport).where(Airport.code == "K5")
+        ).one_or_none(),
+        lambda session: made(session, "K5"),
+        "",
+    )
+    report(
+        "advanced-alchemy missing",
+        database,
+        partial(create_by_hand, prefix="A", numbers=numbers),
+        lambda session: made(session, f"B{next(numbers)}"),
+        "",
+    )
+
+
+def create_by_hand(session: Session, *, prefix: str, numbers: Iterator[int]) -> None:
+    """Look for a row that is missing, and make it."""
+    code = f"{prefix}{next(numbers)}"
+    found = session.scalars(sa.select(Airport).where(Airport.code == code)).one_or_none()
+    if found is None:
+        session.add(Airport(code=code, name="x"))
+        session.flush()
 
 
 @cache
@@ -177,6 +229,7 @@ def main() -> None:
                 with Bench() as app:
                     app.prepare("command", {"db:main:url": url})
                     measure(app.dbs["main"])
+                    measure_peer(app.dbs["main"])
         finally:
             if server is not None:
                 embedded_server.stop(home / "data")
