@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import re
+from collections.abc import Iterable
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
@@ -26,6 +27,9 @@ from qapla_db.query.sql import Query
 __all__ = ["Session"]
 
 log = logging.getLogger("qapla_db")
+
+MANY = 8
+"""Connections that a session remembers before it looks which of them are closed."""
 
 _NOTHING = r"(?>\s+|--[^\n]*|/\*.*?\*/|\()*+"
 _WRITES = re.compile(
@@ -108,9 +112,9 @@ class Session(QueryMethods, SQLAlchemySession):  # type: ignore[misc]  # query()
         cleaned is thrown away instead of going back to the pool. What goes wrong
         here is logged, so that the error which ended the scope stays visible.
         """
-        used = self._used  # the end of the transaction puts another in its place
+        used = self._used
         try:
-            if used and self._stop_statements():
+            if used and self._stop_statements(used):
                 self.invalidate()
             else:
                 self.close()
@@ -125,12 +129,11 @@ class Session(QueryMethods, SQLAlchemySession):  # type: ignore[misc]  # query()
             if not isinstance(error, Exception):
                 raise  # the process or the greenlet is told to end
 
-    def _stop_statements(self) -> bool:
+    def _stop_statements(self, used: Iterable[Connection]) -> bool:
         broken = False
-        for connection in self._used:
-            if connection.closed or connection.invalidated or is_sandboxed(connection):
-                continue  # in a sandbox the statement may be that of another session
-            broken = self._backend.stop_statement(connection) or broken
+        for connection in used:
+            if not is_sandboxed(connection):  # there it may be the statement of another session
+                broken = self._backend.stop_statement(connection) or broken
         return broken
 
     def __exit__(
@@ -195,8 +198,7 @@ class Session(QueryMethods, SQLAlchemySession):  # type: ignore[misc]  # query()
             self._written.add(transaction)
 
 
-def _flushing(session: SQLAlchemySession, context: object, instances: object) -> None:
-    assert isinstance(session, Session)
+def _flushing(session: Any, context: object, instances: object) -> None:
     if session._has_unflushed():
         names = {type(one).__name__ for one in (*session.new, *session.dirty, *session.deleted)}
         session._writes(f"store {', '.join(sorted(names))}")
@@ -209,11 +211,11 @@ def _text_writes(text: str, read_only: bool) -> bool:
     return not read_only and _MAY_WRITE.match(text) is not None
 
 
-def _began(
-    session: SQLAlchemySession, transaction: SessionTransaction, connection: Connection
-) -> None:
-    assert isinstance(session, Session)
-    session._used.add(connection)
+def _began(session: Any, transaction: SessionTransaction, connection: Connection) -> None:
+    used = session._used
+    if len(used) > MANY:  # of a session that lives long, nearly all are closed
+        used -= {one for one in used if one.closed}
+    used.add(connection)
     if session.read_only and is_autocommit(connection):
         raise ReadOnlyError(
             f"this session of {session.database_name!r} is read-only, and no server keeps a "
@@ -230,18 +232,15 @@ def _throw_away(connection: Connection) -> None:
         log.warning("a connection could not be thrown away", exc_info=True)
 
 
-def _committed(session: SQLAlchemySession) -> None:
-    assert isinstance(session, Session)
+def _committed(session: Any) -> None:
     savepoint = session.get_nested_transaction()
     if savepoint in session._written and savepoint.parent is not None:
         session._written.add(savepoint.parent)  # what it wrote is now its parent's
 
 
-def _ended(session: SQLAlchemySession, transaction: SessionTransaction) -> None:
-    assert isinstance(session, Session)
-    session._written.discard(transaction)
-    if transaction.parent is None:
-        session._used = set()
+def _ended(session: Any, transaction: SessionTransaction) -> None:
+    if session._written:
+        session._written.discard(transaction)
 
 
 event.listen(Session, "before_flush", _flushing)

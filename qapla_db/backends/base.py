@@ -364,7 +364,10 @@ class Backend(ABC):
         return self.error_code(error) in self.rollback_codes
 
     def stop_statement(self, connection: Connection) -> bool:
-        """Cancel a statement that still runs; True when the connection must be thrown away."""
+        """Cancel a statement that still runs; True when the connection must be thrown away.
+
+        Nothing is done to a connection that is closed or invalidated.
+        """
         return False
 
     def orphan(self, connection: Any) -> None:  # noqa: B027
@@ -411,7 +414,7 @@ class _ErrorMap:
         backend, wrapped = self.backend, context.sqlalchemy_exception
         connection = context.connection
         is_told_to_end = not isinstance(context.original_exception, Exception)
-        if is_told_to_end and connection is not None and not connection.invalidated:
+        if is_told_to_end and connection is not None:
             # SQLAlchemy is about to throw the connection away, with its statement running
             backend.stop_statement(connection)
         if not isinstance(wrapped, sa.exc.DBAPIError):

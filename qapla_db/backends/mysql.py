@@ -145,6 +145,8 @@ class MySQLBackend(Backend):
         return row is not None and bool(row[0])
 
     def stop_statement(self, connection: Connection) -> bool:
+        if connection.closed or connection.invalidated:
+            return False
         dbapi = connection.connection.dbapi_connection
         # PyMySQL closes its side when it is interrupted; the server works on
         if dbapi is None or getattr(dbapi, "open", True):

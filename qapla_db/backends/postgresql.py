@@ -138,6 +138,8 @@ class PostgreSQLBackend(Backend):
         return _status(connection) == _IN_ERROR
 
     def stop_statement(self, connection: Connection) -> bool:
+        if connection.closed or connection.invalidated:
+            return False
         dbapi: Any = connection.connection.dbapi_connection
         busy = _status(connection) == _STATEMENT_RUNS
         if busy:
