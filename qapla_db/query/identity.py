@@ -6,14 +6,33 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.orm import Bundle, Mapper
-from sqlalchemy.orm.util import AliasedInsp
-from sqlalchemy.sql.elements import ClauseElement, ColumnElement, Label, Over, UnaryExpression
+from sqlalchemy.orm import Bundle, Load, Mapper, RelationshipProperty
+from sqlalchemy.orm.util import AliasedInsp, _ORMJoin
+from sqlalchemy.sql.elements import (
+    BinaryExpression,
+    BooleanClauseList,
+    ClauseElement,
+    ColumnElement,
+    Grouping,
+    Label,
+    Over,
+    UnaryExpression,
+)
 from sqlalchemy.sql.functions import FunctionElement
-from sqlalchemy.sql.operators import asc_op, desc_op, nulls_first_op, nulls_last_op
-from sqlalchemy.sql.selectable import Alias, ReturnsRows
+from sqlalchemy.sql.operators import and_, asc_op, desc_op, eq, nulls_first_op, nulls_last_op
+from sqlalchemy.sql.selectable import Alias, FromClause, FromGrouping, ReturnsRows
 
-__all__ = ["completed", "entity_of", "has_limit", "is_grouped", "row_key", "without_direction"]
+__all__ = [
+    "completed",
+    "eager_collection",
+    "entity_of",
+    "has_limit",
+    "has_one_source",
+    "is_grouped",
+    "returns_sets",
+    "row_key",
+    "without_direction",
+]
 
 _DIRECTIONS = frozenset({asc_op, desc_op, nulls_first_op, nulls_last_op})
 # fmt: off
@@ -24,7 +43,14 @@ _AGGREGATES = frozenset({
     "percentile_cont", "percentile_disc", "stddev", "stddev_pop", "stddev_samp",
     "string_agg", "sum", "total", "var_pop", "var_samp", "variance",
 })
+_SETS = frozenset({
+    "generate_series", "generate_subscripts", "json_array_elements", "json_array_elements_text",
+    "json_each", "json_each_text", "json_object_keys", "jsonb_array_elements",
+    "jsonb_array_elements_text", "jsonb_each", "jsonb_each_text", "jsonb_object_keys",
+    "jsonb_path_query", "regexp_matches", "regexp_split_to_table", "string_to_table", "unnest",
+})
 # fmt: on
+_SORTABLE = (sa.Boolean, sa.Date, sa.DateTime, sa.Integer, sa.Numeric, sa.String, sa.Time, sa.Uuid)
 
 
 def completed(
@@ -60,6 +86,31 @@ def is_grouped(statement: sa.Select[Any]) -> bool:
     )
 
 
+def returns_sets(statement: sa.Select[Any]) -> bool:
+    """Tell whether a column makes several rows of one, as far as a reader can see it."""
+    return any(_calls(one, _SETS) for one in _expressions(statement))
+
+
+def eager_collection(statement: sa.Select[Any]) -> RelationshipProperty[Any] | None:
+    """Return the collection that ``contains_eager()`` fills from the rows of a select, or None."""
+    for option in statement._with_options:
+        for element in option.context if isinstance(option, Load) else ():
+            if "eager_from_alias" not in element.local_opts:
+                continue
+            steps = [one for one in element.path.path if isinstance(one, RelationshipProperty)]
+            if steps and steps[-1].uselist:
+                return steps[-1]
+    return None
+
+
+def has_one_source(statement: sa.Select[Any]) -> bool:
+    """Tell whether all rows are those of what the columns are taken from, without a join."""
+    if statement._setup_joins or statement._from_obj:
+        return False
+    own = {source for one in _expressions(statement) for source in _covered(one)}
+    return all(one in own for clause in statement._where_criteria for one in clause._from_objects)
+
+
 def entity_of(statement: sa.Select[Any]) -> Mapper[Any] | None:
     """Return the mapper of the first mapped class of a select, None where there is none."""
     for description in statement.column_descriptions:
@@ -72,9 +123,10 @@ def entity_of(statement: sa.Select[Any]) -> Mapper[Any] | None:
 def row_key(statement: sa.Select[Any]) -> list[ColumnElement[Any]]:
     """Return what the rows of a select differ in, as far as a reader can see it.
 
-    The primary keys of whatever the columns are taken from. Where the rows are
-    grouped or made distinct there are no primary keys to order by, but what they
-    are grouped by or consist of. Nothing for a single row of aggregates.
+    The primary keys of whatever the columns are taken from, and of what it is
+    joined with, where a join may repeat a row. Where the rows are grouped or made
+    distinct there are no primary keys to order by, but what they are grouped by or
+    consist of. Nothing for a single row of aggregates.
     """
     if statement._group_by_clauses:
         return list(statement._group_by_clauses)
@@ -85,8 +137,11 @@ def row_key(statement: sa.Select[Any]) -> list[ColumnElement[Any]]:
     if statement._distinct and not leading:
         return _unique(part for one in expressions for part in _distinct_parts(one))
     keys = [part for one in expressions for part in _keys(one)]
-    if not keys:
-        keys = [part for one in statement.get_final_froms() for part in _table_keys(one)]
+    if not keys or not has_one_source(statement):
+        covered = {source for one in expressions for source in _covered(one)}
+        for source in statement.get_final_froms():
+            keys += _source_keys(source, covered)
+    keys += [_element(one) for one in expressions if _calls(one, _SETS)]
     return _unique([*leading, *keys])
 
 
@@ -129,18 +184,66 @@ def _keys(expression: Any) -> Iterator[ColumnElement[Any]]:
         table: Any = column.table
         if owner is not None:
             yield from _entity_key(owner)
-        elif _is_table(table) and table.primary_key.columns:
-            yield from table.primary_key.columns
+        elif _is_table(table) and len(table.primary_key):
+            yield from table.primary_key
         else:
             yield element.element if isinstance(element, Label) else element
 
 
-def _table_keys(source: Any) -> Iterator[ColumnElement[Any]]:
-    if isinstance(source, sa.Join):
-        yield from _table_keys(source.left)
-        yield from _table_keys(source.right)
-    elif _is_table(source):
-        yield from source.primary_key.columns
+def _covered(expression: Any) -> Iterator[Any]:
+    # the sources whose keys are those that _keys() gives for an expression
+    entity = _entity(expression)
+    if entity is not None:
+        yield from entity.selectable._from_objects
+        return
+    element = _element(expression)
+    for column in _columns(element) if isinstance(element, ColumnElement) else ():
+        owner = column._annotations.get("parententity")
+        if owner is not None:
+            yield from owner.selectable._from_objects
+        elif _is_table(column.table):
+            yield column.table
+
+
+def _source_keys(source: Any, covered: set[Any]) -> Iterator[ColumnElement[Any]]:
+    if source in covered:
+        return
+    owner = source._annotations.get("parententity")
+    if owner is not None and not isinstance(source, _ORMJoin):  # whose owner is its left side
+        yield from _entity_key(owner)
+    elif isinstance(source, sa.Join):
+        yield from _source_keys(source.left, covered)
+        if source.full or not _is_looked_up(source.right, source.onclause):
+            yield from _source_keys(source.right, covered)
+    elif isinstance(source, FromGrouping):
+        yield from _source_keys(source.element, covered)
+    elif _is_table(source) and len(source.primary_key):
+        yield from source.primary_key
+    elif isinstance(source, FromClause):
+        yield from (column for column in source.c if isinstance(column.type, _SORTABLE))
+
+
+def _is_looked_up(source: Any, condition: Any) -> bool:
+    """Tell whether a join adds one row at most, as it compares the whole primary key."""
+    if not _is_table(source) or not len(source.primary_key):
+        return False
+    compared: list[Any] = []
+    for one in _conjuncts(condition):
+        if isinstance(one, BinaryExpression) and one.operator is eq:
+            for side, other in ((one.left, one.right), (one.right, one.left)):
+                if source not in other._from_objects:
+                    compared.append(side)
+    return all(any(side.compare(key) for side in compared) for key in source.primary_key)
+
+
+def _conjuncts(condition: Any) -> Iterator[Any]:
+    if isinstance(condition, Grouping):
+        condition = condition.element
+    if isinstance(condition, BooleanClauseList) and condition.operator is and_:
+        for one in condition.clauses:
+            yield from _conjuncts(one)
+    else:
+        yield condition
 
 
 def _columns(element: ClauseElement) -> Iterator[sa.ColumnClause[Any]]:
@@ -152,12 +255,16 @@ def _columns(element: ClauseElement) -> Iterator[sa.ColumnClause[Any]]:
 
 
 def _aggregates(expression: Any) -> bool:
+    return _calls(expression, _AGGREGATES)
+
+
+def _calls(expression: Any, names: frozenset[str]) -> bool:
     element = _element(expression)
-    if isinstance(element, FunctionElement) and _name(element) in _AGGREGATES:
+    if isinstance(element, FunctionElement) and _name(element) in names:
         return True
     if not isinstance(element, ClauseElement) or isinstance(element, Over) or _is_query(element):
         return False
-    return any(map(_aggregates, element.get_children()))
+    return any(_calls(child, names) for child in element.get_children())
 
 
 def _is_query(element: ClauseElement) -> bool:

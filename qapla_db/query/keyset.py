@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
+from itertools import pairwise
 from typing import Any, Generic, TypeVar, overload
 
 import sqlalchemy as sa
@@ -11,7 +12,7 @@ from sqlalchemy.orm import Session
 
 from qapla_db.errors import InvalidArgument
 from qapla_db.query.filters import OrderBy
-from qapla_db.query.identity import is_grouped
+from qapla_db.query.identity import is_grouped, returns_sets
 from qapla_db.query.pages import as_plain, check_select, positive
 from qapla_db.query.positions import Order, order_of
 from qapla_db.query.tokens import Position, decode, encode
@@ -140,6 +141,8 @@ def paginate_keyset(
     token = before if backwards else after
     start = None if token is None else decode(token, order.kinds, order.fingerprint)
     items, values = _read(session, statement, order, start, backwards, size + 1)
+    if any(one == other for one, other in pairwise(values)):
+        raise _repeated()
 
     follows = len(items) > size
     tied = (order.backwards if backwards else order.forwards).is_tied(values)
@@ -174,6 +177,19 @@ def _check(statement: Any) -> None:
             "rows that are grouped, aggregated or distinct have no position to go on from; "
             "filter by EXISTS instead of a join, or use paginate()"
         )
+    if returns_sets(statement):
+        raise InvalidArgument(
+            "a function in the columns makes several rows of one, which then share a position; "
+            "put it into a lateral subquery, or use paginate()"
+        )
+
+
+def _repeated() -> InvalidArgument:
+    return InvalidArgument(
+        "rows of this select share a position: something in it repeats the primary key, and pages "
+        "would lose rows; filter by EXISTS instead of a join, group a joined subquery by what it "
+        "is joined by, or order by what tells the rows apart"
+    )
 
 
 def _read(

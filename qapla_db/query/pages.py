@@ -12,7 +12,7 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from qapla_db.errors import InvalidArgument, Misuse, PageNotFound
-from qapla_db.query.identity import completed, entity_of, has_limit, row_key
+from qapla_db.query.identity import completed, eager_collection, entity_of, has_limit, row_key
 
 __all__ = ["Page", "as_plain", "check_select", "fetched", "paginate", "positive"]
 
@@ -333,7 +333,8 @@ def check_select(statement: Any) -> None:
     """Raise for what cannot be divided into pages.
 
     :raises Misuse: it is no select.
-    :raises InvalidArgument: it has a LIMIT, OFFSET or FETCH.
+    :raises InvalidArgument: it has a LIMIT, OFFSET or FETCH, or fills a collection
+        from its rows, which pages would cut.
     """
     if not isinstance(statement, sa.Select):
         raise Misuse(
@@ -344,6 +345,12 @@ def check_select(statement: Any) -> None:
         raise InvalidArgument(
             "this select has a LIMIT or OFFSET of its own, which pages would replace; leave it "
             "out, or put it into a subquery: select(aliased(Airport, statement.subquery()))"
+        )
+    collection = eager_collection(statement)
+    if collection is not None:
+        raise InvalidArgument(
+            f"contains_eager() fills {collection} from the rows of this select, and a page would "
+            "have a part of them; load the collection with selectinload(), and filter by EXISTS"
         )
 
 

@@ -17,7 +17,7 @@ from sqlalchemy.sql.operators import desc_op, nulls_first_op, nulls_last_op
 
 from qapla_db.query.fields import mapper_of
 from qapla_db.query.filters import OrderBy, order_clauses
-from qapla_db.query.identity import completed, row_key, without_direction
+from qapla_db.query.identity import completed, has_one_source, row_key, without_direction
 from qapla_db.query.targets import bind_of, model_of, nulls_sort_last
 from qapla_db.query.tokens import Kind, Position, kind_of
 
@@ -149,10 +149,12 @@ def order_of(session: Session, statement: sa.Select[Any], order_by: OrderBy) -> 
     names = (order_by,) if isinstance(order_by, str) else order_by
     if not isinstance(names, list | tuple) or not all(isinstance(one, str) for one in names):
         return _made(session, statement, model, order_by)
-    if not all(_is_of(model, one) for one in statement.column_descriptions):
+    if not has_one_source(statement) or not all(
+        _is_of(model, one) for one in statement.column_descriptions
+    ):
         return _made(session, statement, model, order_by)
     # orders by fields alone are few: what is built for one serves all pages
-    key = tuple(names), bind_of(session, model).dialect.name, _has_outer_join(statement)
+    key = tuple(names), bind_of(session, model).dialect.name
     kept: dict[str, Any] = mapper_of(model).class_manager.info  # goes with the class
     known: dict[Any, Order] = kept.setdefault("qapla_db.orders", {})
     if key not in known:

@@ -19,6 +19,8 @@ from sqlalchemy.orm import (
     DeclarativeBase,
     Mapped,
     Session,
+    aliased,
+    contains_eager,
     joinedload,
     mapped_column,
     relationship,
@@ -414,6 +416,62 @@ def test_outer_join(session: Session) -> None:
         pages = walk(session, statement, order_by=order, per_page=2)
         assert 6 == len(whole)
         assert whole == flat(pages)
+
+
+@pytest.fixture
+def fleet(session: Session) -> Session:
+    """A session with three owners of one name, of five ships each."""
+    session.add_all(
+        Owner(id=number, name="x", ships=[Ship(id=10 * number + one) for one in range(5)])
+        for number in range(1, 4)
+    )
+    session.flush()
+    return session
+
+
+COUNTED = sa.select(Ship.owner_id, sa.func.count().label("n")).group_by(Ship.owner_id).subquery()
+
+
+@pytest.mark.parametrize(
+    ("statement", "expected"),
+    [
+        (sa.select(Owner.id).join(Ship), 15),
+        (sa.select(Owner.id).where(Owner.id == Ship.owner_id), 15),
+        (sa.select(Owner.id).select_from(Ship).join(Owner), 15),
+        (sa.select(Owner.id).join(aliased(Ship)), 15),
+        (sa.select(Owner.id).join(Owner.ships).join(Ship.owner.of_type(aliased(Owner))), 15),
+        (sa.select(Owner.id, COUNTED.c.n).join(COUNTED, COUNTED.c.owner_id == Owner.id), 3),
+    ],
+)
+def test_joins_lose_no_row(fleet: Session, statement: Any, expected: int) -> None:
+    """A join that repeats a primary key has all its rows on the pages, in both directions."""
+    whole = paginate_keyset(fleet, statement, order_by="-name", per_page=99).items
+    pages = walk(fleet, statement, order_by="-name", per_page=2)
+    assert expected == len(whole)
+    assert whole == flat(pages)
+    back = walk_back(fleet, statement, pages[-1].prev_token, order_by="-name", per_page=2)
+    assert whole == flat([*back, pages[-1]])
+
+
+def test_joins_of_instances(fleet: Session) -> None:
+    """An instance that a join repeats is on the pages as often; a plain select goes on alone."""
+    assert 3 == len(flat(walk(fleet, sa.select(Owner), order_by="name", per_page=2)))
+    pages = walk(fleet, sa.select(Owner).join(Owner.ships), order_by="name", per_page=2)
+    assert [1] * 5 + [2] * 5 + [3] * 5 == [owner.id for owner in flat(pages)]
+
+
+def test_repeated_positions(fleet: Session) -> None:
+    """Rows that nothing tells apart are refused before one is lost, with what to do."""
+    twice = sa.union_all(sa.select(Ship.owner_id), sa.select(Ship.owner_id)).subquery()
+    statement = sa.select(Owner).join(twice, twice.c.owner_id == Owner.id)
+    with pytest.raises(InvalidArgument, match=r"share a position.*EXISTS"):
+        paginate_keyset(fleet, statement, order_by="name", per_page=1)
+    series = sa.select(Owner.id, sa.func.generate_series(1, 5))
+    with pytest.raises(InvalidArgument, match="several rows of one"):
+        paginate_keyset(fleet, series, order_by="name")
+    eager = sa.select(Owner).join(Owner.ships).options(contains_eager(Owner.ships))
+    with pytest.raises(InvalidArgument, match=r"fills Owner\.ships"):
+        paginate_keyset(fleet, eager, order_by="name")
 
 
 def test_refusals(things: Session) -> None:

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from typing import Any
 
 import pytest
 import sqlalchemy as sa
 from sqlalchemy.dialects import postgresql
-from sqlalchemy.orm import Session, aliased, joinedload
+from sqlalchemy.orm import Session, aliased, contains_eager, joinedload
 
 from qapla_db.errors import InvalidArgument, Misuse, PageNotFound
 from qapla_db.query.pages import paginate
@@ -220,6 +221,12 @@ def test_pages_never_overlap(session: Session) -> None:
 KINDS: list[tuple[Any, int]] = [
     (sa.select(City.name, Street.name).join(Street), 21),
     (sa.select(City).join(Street), 21),
+    (sa.select(City.code).join(Street), 21),
+    (sa.select(City.code).where(City.code == Street.city_code), 21),
+    (sa.select(City.code).select_from(Street).join(City), 21),
+    (sa.select(Street.name).outerjoin(Street.city), 21),
+    (sa.select(City.code).join(Truck, sa.true()), 0),
+    (sa.select(City.code).join(CITIES.subquery(), sa.true()), 49),
     (sa.select(City.name), 7),
     (sa.select(City.name).distinct(), 3),
     (sa.select(City).distinct().join(Street), 7),
@@ -252,6 +259,23 @@ def test_every_kind_of_select(session: Session) -> None:
         if len(statement.column_descriptions) == 1:
             whole = [row[0] for row in whole]
         assert sorted(map(repr, whole)) == sorted(map(repr, found)), statement
+
+
+def test_joined_rows_are_told_apart(session: Session) -> None:
+    """The order has the key of every table that may repeat a row, of one looked up by key none."""
+
+    def order(statement: Any) -> str:
+        with Statements(session) as sent:
+            paginate(session, statement, count=False)
+        return re.sub(r"\s+", " ", sent[0]).partition("ORDER BY ")[2].partition(" LIMIT")[0]
+
+    assert "city.code, street.id" == order(sa.select(City.code).join(Street))
+    assert "city.code, street.id" == order(sa.select(City).join(City.streets))
+    crossed = sa.select(City).where(City.code == Street.city_code)
+    assert "city.code, street.id" == order(crossed)
+    assert "street.id" == order(sa.select(Street).join(Street.city))
+    assert "street.id" == order(sa.select(Street.name).join(City, Street.city_code == City.code))
+    assert "city.code" == order(CITIES.where(City.streets.any(Street.name == "street 1")))
 
 
 def test_rows_of_several_columns(session: Session) -> None:
@@ -312,6 +336,11 @@ def test_refusals(session: Session) -> None:
     for limited in (CITIES.limit(2), CITIES.offset(2), CITIES.fetch(2)):
         with pytest.raises(InvalidArgument, match="LIMIT or OFFSET"):
             paginate(session, limited)
+    eager = CITIES.join(City.streets).options(contains_eager(City.streets))
+    with pytest.raises(InvalidArgument, match=r"fills City\.streets .* selectinload"):
+        paginate(session, eager)
+    towards_one = sa.select(Street).join(Street.city).options(contains_eager(Street.city))
+    assert 21 == len(everything(session, towards_one))
     with pytest.raises(Misuse, match="select"):
         paginate(session, sa.union(CITIES, CITIES))  # type: ignore[call-overload]
 
