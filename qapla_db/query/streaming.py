@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator
+from collections.abc import Callable, Generator, Iterator
+from contextlib import contextmanager
 from typing import Any, TypeVar, overload
 
 import sqlalchemy as sa
+from sqlalchemy.engine import Connection
 from sqlalchemy.orm import Session, scoped_session
 
-from qapla_db.errors import InvalidArgument
+from qapla_db.errors import InvalidArgument, Misuse
 from qapla_db.query.targets import select_of, session_of
 
 __all__ = ["stream"]
@@ -35,15 +37,17 @@ def stream(
 
     They come from a cursor at the server, which is closed with the iterator:
     also one that is given up early, by ``close()`` or ``contextlib.closing``.
-    Until then the transaction must not end, and on MariaDB and MySQL the
-    session can run no other statement. In a test sandbox the rows are fetched
-    at once.
+    Until then the transaction must not end, nor the savepoint be rolled back that
+    it began in, and on MariaDB and MySQL the session can run no other statement,
+    which would cut the rows off. In a test sandbox the rows are fetched at once.
 
     :param session: pending objects are flushed first, as before any query.
     :param target: a mapped class, or a select; one of several columns yields rows.
     :param chunk: number of rows fetched at a time.
-    :raises InvalidArgument: ``chunk`` is no number of rows.
-    :raises Misuse: the target is neither.
+    :raises InvalidArgument: ``chunk`` is no number of rows, or the select loads
+        collections by joins.
+    :raises Misuse: the target is neither; or, while it is read, the transaction has
+        ended. On MariaDB and MySQL the other statement raises it.
     """
     if isinstance(chunk, bool) or not isinstance(chunk, int) or chunk < 1:
         raise InvalidArgument(f"chunk is a number of rows from 1 on, not {chunk!r}")
@@ -51,8 +55,60 @@ def stream(
 
 
 def _stream(session: Session, statement: sa.Select[Any], chunk: int) -> Generator[Any, None, None]:
-    result = session.execute(statement, execution_options={"yield_per": chunk})
     try:
-        yield from result.scalars() if len(statement.column_descriptions) == 1 else result
+        result = session.execute(statement, execution_options={"yield_per": chunk})
+    except sa.exc.InvalidRequestError as error:
+        if "yield_per" not in str(error):
+            raise
+        raise InvalidArgument(
+            "a stream cannot load collections by joins or subqueries: the rows of one instance "
+            "may be in two chunks; leave joinedload() and subqueryload() of collections out"
+        ) from error
+    try:
+        with _guarded(session, result) as has_ended:
+            for row in result.scalars() if len(statement.column_descriptions) == 1 else result:
+                yield row
+                if has_ended():
+                    raise Misuse(
+                        "the transaction of this stream has ended, and its cursor with it; commit "
+                        "after the last row, read into a list, or write with a second session"
+                    )
     finally:
         result.close()
+
+
+@contextmanager
+def _guarded(session: Session, result: sa.Result[Any]) -> Iterator[Callable[[], bool]]:
+    """Close the result before the transaction ends, and keep the connection to itself if need be.
+
+    A cursor that is closed later would be another transaction's to fail on.
+    """
+    connection: Connection = getattr(result, "raw", result).connection
+    in_savepoint = session.in_nested_transaction()
+    ended = False
+
+    def end(*_: Any) -> None:
+        nonlocal ended
+        ended = True
+        result.close()
+
+    def refuse(*_: Any) -> None:
+        if not ended:
+            raise Misuse(
+                "the session reads a stream, and on MariaDB and MySQL another statement would cut "
+                "it off (loading a relationship is one too); read into a list, close the stream "
+                "first, or use a second session"
+            )
+
+    listeners: list[tuple[str, Callable[..., None]]] = [("commit", end), ("rollback", end)]
+    if in_savepoint:
+        listeners.append(("rollback_savepoint", end))
+    if connection.dialect.name in ("mysql", "mariadb"):
+        listeners.append(("before_cursor_execute", refuse))
+    for name, listener in listeners:
+        sa.event.listen(connection, name, listener)
+    try:
+        yield lambda: ended
+    finally:
+        for name, listener in listeners:
+            sa.event.remove(connection, name, listener)

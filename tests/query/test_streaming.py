@@ -7,12 +7,13 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
+from sqlalchemy.orm import joinedload
 
 from qapla_db import Database
 from qapla_db.errors import InvalidArgument, Misuse
 from qapla_db.query.bulk import bulk_insert
 from qapla_db.query.streaming import stream
-from tests.query.models import Airport, Note
+from tests.query.models import Airport, City, Note
 
 COUNT = 5000
 
@@ -88,3 +89,67 @@ def test_what_cannot_be_read(memory: Database) -> None:
     with memory.session() as session:
         with pytest.raises(Misuse):
             stream(session, int)
+
+
+def test_another_statement_in_the_loop(database: Database) -> None:
+    """It gives its answer, or is refused where it would cut the stream off; no row is lost."""
+    with database.session() as session:
+        fill(session, 50)
+        session.commit()
+        refuses = database.engine.dialect.name in ("mysql", "mariadb")
+        seen = 0
+        for _ in stream(session, Note, chunk=10):
+            seen += 1
+            if not refuses:
+                assert 50 == session.scalar(sa.select(sa.func.count()).select_from(Note))
+                continue
+            with pytest.raises(Misuse, match="second session"):
+                session.scalar(sa.select(1))
+            with pytest.raises(Misuse, match="second session"):
+                bulk_insert(session, Note, [{"title": "x"}])
+        assert 50 == seen
+        assert 50 == session.scalar(sa.select(sa.func.count()).select_from(Note))
+        session.add(Note(title="last"))
+        session.commit()
+
+
+@pytest.mark.parametrize("end", ["commit", "rollback", "close"])
+@pytest.mark.parametrize("chunk", [10, 1000])
+def test_the_transaction_ends_in_the_loop(database: Database, end: str, chunk: int) -> None:
+    """The next row is a clear error, and what the session does since then is not disturbed."""
+    with database.session() as session, database.session() as other:
+        fill(session, 50)
+        session.commit()
+        rows = stream(session, Note, chunk=chunk)
+        next(rows)
+        getattr(session, end)()
+        current = other if end == "close" else session
+        current.add(Note(title="since"))
+        current.flush()
+        with pytest.raises(Misuse, match="transaction of this stream has ended"):
+            next(rows)
+        current.commit()
+        assert 51 == current.scalar(sa.select(sa.func.count()).select_from(Note))
+
+
+def test_the_savepoint_of_a_stream_is_rolled_back(database: Database) -> None:
+    """The next row is a clear error, and the transaction around the savepoint goes on."""
+    with database.session() as session:
+        fill(session, 50)
+        savepoint = session.begin_nested()
+        rows = stream(session, Note, chunk=10)
+        next(rows)
+        savepoint.rollback()
+        with pytest.raises(Misuse, match="ended"):
+            next(rows)
+        session.commit()
+        assert 50 == session.scalar(sa.select(sa.func.count()).select_from(Note))
+
+
+def test_collections_by_joins(database: Database) -> None:
+    """They are refused, since their rows could be in two chunks."""
+    with database.session() as session:
+        eager = sa.select(City).options(joinedload(City.streets))
+        with pytest.raises(InvalidArgument, match="leave joinedload"):
+            next(stream(session, eager))
+        assert [] == list(stream(session, City))
