@@ -8,10 +8,18 @@ from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.orm import Mapper, QueryableAttribute
+from sqlalchemy.orm.util import AliasedInsp
 
 from qapla_db.errors import Misuse, UnknownField
 
-__all__ = ["attribute", "check_arguments", "check_fields", "mapper_of", "primary_key"]
+__all__ = [
+    "attribute",
+    "check_arguments",
+    "check_fields",
+    "mapper_of",
+    "mapper_read",
+    "primary_key",
+]
 
 
 def mapper_of(model: Any) -> Mapper[Any]:
@@ -25,9 +33,18 @@ def mapper_of(model: Any) -> Mapper[Any]:
     return mapper
 
 
+def mapper_read(entity: Any) -> Mapper[Any]:
+    """Return the mapper of what can be read from: a mapped class, or an ``aliased()`` of one.
+
+    :raises Misuse: it is neither.
+    """
+    inspected = sa.inspect(entity, raiseerr=False)
+    return inspected.mapper if isinstance(inspected, AliasedInsp) else mapper_of(entity)
+
+
 def check_fields(model: type[Any], names: Iterable[str]) -> None:
     """Raise UnknownField for the names that are no attributes of the model."""
-    known = mapper_of(model).all_orm_descriptors.keys()
+    known = mapper_read(model).all_orm_descriptors.keys()
     unknown = [name for name in names if name not in known]
     if unknown:
         raise UnknownField(model, unknown, sorted(known))

@@ -10,12 +10,12 @@ from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Dialect
-from sqlalchemy.orm import QueryableAttribute, Session
+from sqlalchemy.orm import Mapper, QueryableAttribute, Session
 from sqlalchemy.sql.elements import ColumnElement, UnaryExpression
 from sqlalchemy.sql.functions import Function
 from sqlalchemy.sql.operators import desc_op, nulls_first_op, nulls_last_op
 
-from qapla_db.query.fields import mapper_of
+from qapla_db.query.fields import mapper_read
 from qapla_db.query.filters import OrderBy, order_clauses
 from qapla_db.query.identity import completed, has_one_source, row_key, without_direction
 from qapla_db.query.targets import bind_of, model_of, nulls_sort_last
@@ -149,13 +149,16 @@ def order_of(session: Session, statement: sa.Select[Any], order_by: OrderBy) -> 
     names = (order_by,) if isinstance(order_by, str) else order_by
     if not isinstance(names, list | tuple) or not all(isinstance(one, str) for one in names):
         return _made(session, statement, model, order_by)
-    if not has_one_source(statement) or not all(
-        _is_of(model, one) for one in statement.column_descriptions
+    mapper = sa.inspect(model)
+    if (
+        not isinstance(mapper, Mapper)  # an alias, which is another one each time
+        or not has_one_source(statement)
+        or not all(_is_of(model, mapper, one) for one in statement.column_descriptions)
     ):
         return _made(session, statement, model, order_by)
     # orders by fields alone are few: what is built for one serves all pages
     key = tuple(names), bind_of(session, model).dialect.name
-    kept: dict[str, Any] = mapper_of(model).class_manager.info  # goes with the class
+    kept: dict[str, Any] = mapper.class_manager.info  # goes with the class
     known: dict[Any, Order] = kept.setdefault("qapla_db.orders", {})
     if key not in known:
         made = _made(session, statement, model, order_by)
@@ -166,11 +169,11 @@ def order_of(session: Session, statement: sa.Select[Any], order_by: OrderBy) -> 
     return known[key]
 
 
-def _is_of(model: type[Any], description: Mapping[str, Any]) -> bool:
+def _is_of(model: type[Any], mapper: Mapper[Any], description: Mapping[str, Any]) -> bool:
     expression = description["expr"]
     if expression is model:
         return True
-    return isinstance(expression, QueryableAttribute) and expression.parent is mapper_of(model)
+    return isinstance(expression, QueryableAttribute) and expression.parent is mapper
 
 
 def _made(
@@ -250,7 +253,7 @@ def _fingerprint(model: type[Any], order: Sequence[Part], dialect: Dialect) -> s
         f"{_name(part.expression, dialect)} {part.descending} {part.nullable and part.nulls_last}"
         for part in order
     )
-    text = "\n".join([model.__qualname__, *texts])
+    text = "\n".join([mapper_read(model).class_.__qualname__, *texts])
     return hashlib.sha256(text.encode()).hexdigest()[:12]
 
 

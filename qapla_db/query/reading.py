@@ -8,7 +8,7 @@ import sqlalchemy as sa
 
 from qapla_db.errors import InvalidArgument, MultipleFound, NotFound
 from qapla_db.query import pages
-from qapla_db.query.fields import mapper_of
+from qapla_db.query.fields import mapper_read
 from qapla_db.query.filters import FilterBy, OrderBy, conditions, order_clauses
 from qapla_db.query.identity import has_limit, row_key
 from qapla_db.query.pages import Page, fetched
@@ -214,4 +214,4 @@ def narrowed(
 
 
 def _bind(target: type[Any] | sa.Select[*tuple[Any, ...]]) -> dict[str, Any]:
-    return {"mapper": mapper_of(model_of(target))}
+    return {"mapper": mapper_read(model_of(target))}

@@ -7,10 +7,11 @@ from typing import Any, TypeAlias, TypeVar
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection, Engine
 from sqlalchemy.orm import Mapper, Session, scoped_session
+from sqlalchemy.orm.util import AliasedInsp
 
 from qapla_db.backends import Backend, get_backend
 from qapla_db.errors import Misuse, Unsupported
-from qapla_db.query.fields import mapper_of
+from qapla_db.query.fields import mapper_read
 
 __all__ = [
     "AnySession",
@@ -26,6 +27,8 @@ __all__ = [
 M = TypeVar("M")
 
 AnySession: TypeAlias = Session | scoped_session[Any]
+
+_ENTITIES = (Mapper, AliasedInsp)
 
 
 def session_of(session: AnySession) -> Session:
@@ -55,7 +58,7 @@ def announce_write(session: AnySession, what: str) -> None:
 
 def bind_of(session: Session, model: type[Any]) -> Engine | Connection:
     """Return what the session runs the statements of a model on."""
-    return session.get_bind(mapper_of(model))
+    return session.get_bind(mapper_read(model))
 
 
 def backend_of(session: Session, model: type[Any]) -> Backend:
@@ -80,26 +83,26 @@ def nulls_sort_last(session: Session, model: type[Any]) -> bool:
 
 
 def select_of(target: type[M] | sa.Select[*tuple[Any, ...]]) -> sa.Select[Any]:
-    """Return a select of the target: a mapped class, or a select already.
+    """Return a select of the target: a mapped class or an alias of one, or a select already.
 
     :raises Misuse: it is neither.
     """
     if isinstance(target, sa.Select):
         return target
-    mapper_of(target)
+    mapper_read(target)
     return sa.select(target)
 
 
 def model_of(target: type[M] | sa.Select[*tuple[Any, ...]]) -> type[M]:
-    """Return the mapped class that a target selects, the first one of a select of several.
+    """Return the mapped class, or the alias of one, that a target selects: the first of several.
 
     :raises Misuse: a select of no mapped class.
     """
     if not isinstance(target, sa.Select):
-        mapper_of(target)
+        mapper_read(target)
         return target
     for description in target.column_descriptions:
-        if isinstance(sa.inspect(description.get("entity"), raiseerr=False), Mapper):
+        if isinstance(sa.inspect(description.get("entity"), raiseerr=False), _ENTITIES):
             found: type[M] = description["entity"]
             return found
     raise Misuse(

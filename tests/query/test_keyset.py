@@ -453,6 +453,22 @@ def test_joins_lose_no_row(fleet: Session, statement: Any, expected: int) -> Non
     assert whole == flat([*back, pages[-1]])
 
 
+def test_aliases(fleet: Session) -> None:
+    """An alias has pages, also one of a subquery with a limit, as its refusal advises."""
+    limited = sa.select(Ship).order_by(Ship.id.desc()).limit(7)
+    with pytest.raises(InvalidArgument, match="aliased"):
+        paginate_keyset(fleet, limited, order_by="id")
+    ship = aliased(Ship, limited.subquery())
+    statement: sa.Select[Any]
+    for statement, expected in ((sa.select(ship), 7), (sa.select(aliased(Ship)), 15)):
+        pages = walk(fleet, statement, order_by=["-owner_id", "id"], per_page=2)
+        assert expected == len(flat(pages))
+        assert sorted(flat(pages), key=lambda one: (-one.owner_id, one.id)) == flat(pages)
+        last = pages[-1].prev_token
+        back = walk_back(fleet, statement, last, order_by=["-owner_id", "id"], per_page=2)
+        assert flat(pages[:-1]) == flat(back)
+
+
 def test_joins_of_instances(fleet: Session) -> None:
     """An instance that a join repeats is on the pages as often; a plain select goes on alone."""
     assert 3 == len(flat(walk(fleet, sa.select(Owner), order_by="name", per_page=2)))

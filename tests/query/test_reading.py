@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
-from sqlalchemy.orm import Session, joinedload
+from sqlalchemy.orm import Session, aliased, joinedload
 
 from qapla_db import Database, NotFound
 from qapla_db.errors import InvalidArgument, Misuse, MultipleFound, UnknownField
@@ -108,6 +108,22 @@ def test_select_keeps_what_it_says(session: Session) -> None:
     assert ["s0", "s1", "s2", "s3"] == sorted(find(session, sa.select(Street.name), paginate=False))
     assert 2 == count(session, sa.select(Street.city_code).distinct())
     assert 2 == count(session, sa.select(City).limit(2))
+
+
+def test_aliases(session: Session) -> None:
+    """An alias is read as its class is, also one of a subquery with a limit."""
+    largest = sa.select(City).where(City.size > 0).order_by(City.size.desc()).limit(1)
+    city = aliased(City, largest.subquery())
+    target: Any
+    for target in (city, sa.select(city)):
+        assert ["WAW"] == codes(find(session, target, order_by="-name"))
+        assert [] == find(session, target, {"code": "KRK"}, paginate=False)
+        assert "Warszawa" == getattr(find_one(session, target, {"code": "WAW"}), "name", None)
+        assert check_exists(session, target, {"code": "WAW"})
+        assert not check_exists(session, target, {"code": "KRK"})
+        assert (1, 0) == (count(session, target), count(session, target, {"code": "KRK"}))
+    with pytest.raises(UnknownField, match=r"aliased\(City\) has no field 'nope'"):
+        find(session, city, {"nope": 1})
 
 
 def test_joins(session: Session) -> None:
