@@ -13,7 +13,7 @@ from sqlalchemy.orm import Session
 from qapla_db.errors import InvalidArgument
 from qapla_db.query.filters import OrderBy
 from qapla_db.query.identity import is_grouped, returns_sets
-from qapla_db.query.pages import as_plain, check_select, positive
+from qapla_db.query.pages import as_plain, checked_select, positive
 from qapla_db.query.positions import Order, order_of
 from qapla_db.query.tokens import Position, decode, encode
 
@@ -82,7 +82,7 @@ class KeysetPage(Generic[M]):
 @overload
 def paginate_keyset(
     session: Session,
-    statement: sa.Select[M],
+    statement: type[M] | sa.Select[M],
     *,
     order_by: OrderBy,
     after: str | None = None,
@@ -107,7 +107,7 @@ def paginate_keyset(
 
 def paginate_keyset(
     session: Session,
-    statement: sa.Select[*tuple[Any, ...]],
+    statement: type[Any] | sa.Select[*tuple[Any, ...]],
     *,
     order_by: OrderBy,
     after: str | None = None,
@@ -121,7 +121,7 @@ def paginate_keyset(
     last part. With an index over the whole order a page costs the same at any depth.
 
     :param session: the session.
-    :param statement: a select of a mapped class, without an order or limit of its own.
+    :param statement: a mapped class, or a select of one without an order or limit of its own.
     :param order_by: fields (``-`` before the descending; nulls come first ascending,
         last descending) or SQL expressions (nulls where they or the database put them).
     :param after: the ``next_token`` of the page before this one.
@@ -135,7 +135,7 @@ def paginate_keyset(
     size = min(positive("per_page", per_page), positive("max_per_page", max_per_page))
     if after is not None and before is not None:
         raise InvalidArgument("a page is after one position or before one; pass one token")
-    _check(statement)
+    statement = _checked(statement)
     order = order_of(session, statement, order_by)
     backwards = before is not None
     token = before if backwards else after
@@ -168,8 +168,8 @@ def paginate_keyset(
     )
 
 
-def _check(statement: Any) -> None:
-    check_select(statement)
+def _checked(target: Any) -> sa.Select[Any]:
+    statement = checked_select(target)
     if statement._order_by_clauses:
         raise InvalidArgument("this select has an order of its own; pass it as order_by")
     if is_grouped(statement):
@@ -182,6 +182,7 @@ def _check(statement: Any) -> None:
             "a function in the columns makes several rows of one, which then share a position; "
             "put it into a lateral subquery, or use paginate()"
         )
+    return statement
 
 
 def _repeated() -> InvalidArgument:

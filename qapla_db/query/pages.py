@@ -9,12 +9,13 @@ from collections.abc import Callable, Iterator
 from typing import Any, Generic, TypeVar, overload
 
 import sqlalchemy as sa
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import Mapper, Session
+from sqlalchemy.orm.util import AliasedInsp
 
 from qapla_db.errors import InvalidArgument, Misuse, PageNotFound
 from qapla_db.query.identity import completed, eager_collection, entity_of, has_limit, row_key
 
-__all__ = ["Page", "as_plain", "check_select", "fetched", "paginate", "positive"]
+__all__ = ["Page", "as_plain", "checked_select", "fetched", "paginate", "positive"]
 
 M = TypeVar("M")
 
@@ -178,7 +179,7 @@ class Page(Generic[M]):
 @overload
 def paginate(
     session: Session,
-    statement: sa.Select[M],
+    statement: type[M] | sa.Select[M],
     *,
     page: int | str = 1,
     per_page: int | str = 10,
@@ -203,7 +204,7 @@ def paginate(
 
 def paginate(
     session: Session,
-    statement: sa.Select[*tuple[Any, ...]],
+    statement: type[Any] | sa.Select[*tuple[Any, ...]],
     *,
     page: int | str = 1,
     per_page: int | str = 10,
@@ -218,7 +219,7 @@ def paginate(
     page itself shows the total.
 
     :param session: the session.
-    :param statement: the select, without a LIMIT or OFFSET of its own.
+    :param statement: a mapped class, or a select without a LIMIT or OFFSET of its own.
     :param page: number of the page, from 1; a string of digits too.
     :param per_page: how many items to a page; a string of digits too.
     :param max_per_page: what a greater ``per_page`` is lowered to.
@@ -230,7 +231,7 @@ def paginate(
     number = positive("page", page)
     size = min(positive("per_page", per_page), positive("max_per_page", max_per_page))
     bound = None if isinstance(count, bool) else positive("count", count)
-    check_select(statement)
+    statement = checked_select(statement)
 
     ordered = completed(statement._order_by_clauses, row_key(statement))
     rows = statement.order_by(None).order_by(*ordered)
@@ -329,17 +330,21 @@ def _short(value: Any) -> str:
     return text if len(text) < 60 else f"{text[:57]}..."
 
 
-def check_select(statement: Any) -> None:
-    """Raise for what cannot be divided into pages.
+def checked_select(target: Any) -> sa.Select[Any]:
+    """Return the select of a target, which is one already or a mapped class.
 
-    :raises Misuse: it is no select.
+    :raises Misuse: it is neither.
     :raises InvalidArgument: it has a LIMIT, OFFSET or FETCH, or fills a collection
         from its rows, which pages would cut.
     """
+    if isinstance(sa.inspect(target, raiseerr=False), Mapper | AliasedInsp):
+        return sa.select(target)
+    statement = target
     if not isinstance(statement, sa.Select):
+        given = target if isinstance(target, type) else type(target)
         raise Misuse(
-            f"a select() is needed, such as select(Airport), not {type(statement).__name__}; "
-            "a union or a text goes into one: select(union.subquery())"
+            "a mapped class or a select() is needed, such as Airport or select(Airport), not "
+            f"{given.__name__}; a union or a text goes into one: select(union.subquery())"
         )
     if has_limit(statement):
         raise InvalidArgument(
@@ -352,6 +357,7 @@ def check_select(statement: Any) -> None:
             f"contains_eager() fills {collection} from the rows of this select, and a page would "
             "have a part of them; load the collection with selectinload(), and filter by EXISTS"
         )
+    return statement
 
 
 def as_plain(items: list[Any], item: Callable[[Any], Any] | None) -> list[Any]:

@@ -364,6 +364,14 @@ def test_rows_of_several_columns(things: Session) -> None:
     assert page.as_dict()["items"][1] == {"number": "05", "a": 5}
 
 
+def test_model(things: Session) -> None:
+    """A model stands for a select of it."""
+    pages = walk(things, Thing, order_by="-a", per_page=4)
+    assert list(range(9, -1, -1)) == [thing.a for thing in flat(pages)]
+    with pytest.raises(Misuse, match=r"mapped class or a select.*not Base;"):
+        paginate_keyset(things, Base, order_by="a")
+
+
 def test_expressions(things: Session) -> None:
     """What is ordered by may be computed."""
     order = [sa.func.lower(Thing.number).desc(), Thing.a + 1]

@@ -287,6 +287,13 @@ def test_rows_of_several_columns(session: Session) -> None:
     assert isinstance(paginate(session, CITIES).items[0], City)
 
 
+def test_model(session: Session) -> None:
+    """A model, or an alias of one, stands for a select of it."""
+    assert ["c0", "c1"] == [city.code for city in paginate(session, City, per_page=2)]
+    assert ["c2", "c3"] == [c.code for c in paginate(session, aliased(City), page=2, per_page=2)]
+    assert "c6" == paginate(session, City, per_page=3).next().next().items[0].code
+
+
 def test_as_dict(session: Session) -> None:
     """The dict has what a client of JSON needs; rows become mappings."""
     page = paginate(session, sa.select(City.code, City.name), per_page=2)
@@ -343,6 +350,9 @@ def test_refusals(session: Session) -> None:
     assert 21 == len(everything(session, towards_one))
     with pytest.raises(Misuse, match="select"):
         paginate(session, sa.union(CITIES, CITIES))  # type: ignore[call-overload]
+    for unmapped in (Base, int):
+        with pytest.raises(Misuse, match=f"mapped class or a select.*not {unmapped.__name__};"):
+            paginate(session, unmapped)
 
 
 def test_closed_session(session: Session) -> None:
