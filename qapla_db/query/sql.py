@@ -195,9 +195,10 @@ class Query(orm.Query[M]):
 
     def update(self, *args: Any, **options: Any) -> Any:
         """``update(instance, values)``: set its fields. ``update({...})``: SQLAlchemy's own."""
-        first = args[0] if args else options.get("instance")
-        if first is None or isinstance(first, Mapping | list | tuple):
+        is_one = "instance" in options or (args and not isinstance(args[0], Mapping | list | tuple))
+        if not is_one:
             return super().update(*args, **options)
+        _check_is_one("update", *args, **options)
         return query.changing.update(self.session, *args, **options)
 
     @overload
@@ -210,9 +211,10 @@ class Query(orm.Query[M]):
 
     def delete(self, *args: Any, **options: Any) -> Any:
         """``delete(instance)``: delete it. ``delete()``: SQLAlchemy's own, of what answers."""
-        first = args[0] if args else options.get("instance")
-        if first is None or isinstance(first, str | bool):
+        is_one = "instance" in options or (args and args[0] is not False)
+        if not is_one or (args and isinstance(args[0], str)):
             return super().delete(*args, **options)
+        _check_is_one("delete", *args, **options)
         return query.changing.delete(self.session, *args, **options)
 
     @overload
@@ -324,3 +326,13 @@ class Query(orm.Query[M]):
         mapper_of(model)
         if all(one["entity"] is not model for one in self.column_descriptions):
             raise Misuse(f"this query is not of {model.__name__}; use session.query() with model=")
+
+
+def _check_is_one(method: str, instance: Any = None, *_: Any, **__: Any) -> None:
+    if not isinstance(sa.inspect(instance, raiseerr=False), orm.InstanceState):
+        given = "None" if instance is None else type(instance).__name__
+        everything = "delete()" if method == "delete" else "update({...})"
+        raise Misuse(
+            f"{method}() was given {given} for an instance; get_one() raises where there is none. "
+            f"What changes all rows that a query answers is {everything}"
+        )

@@ -165,6 +165,25 @@ def test_sqlalchemy_s_own_methods(session: Session) -> None:
         query.filter_by(code="X").one()
 
 
+@pytest.mark.parametrize("instance", [None, True, 0, 7, City, "WAW"])
+def test_what_is_no_instance_changes_nothing(session: Session, instance: Any) -> None:
+    """A row that was not found is not mistaken for all rows."""
+    query: Any = session.query(City)
+    refused = (Misuse, sa.exc.ArgumentError)  # of a string, which SQLAlchemy's own takes
+    for work in (
+        lambda: query.delete(instance),
+        lambda: query.delete(instance=instance),
+        lambda: query.update(instance, {"name": "x"}),
+        lambda: query.update(instance=instance, values={"name": "x"}),
+    ):
+        with pytest.raises(refused):
+            work()
+    assert 4 == query.count()
+    assert 0 == query.filter(City.name == "x").count()
+    for keyword in ("auto", "evaluate", "fetch", False):
+        assert 0 == query.filter(City.code == "X").delete(keyword)
+
+
 def test_get_of_an_instance_in_the_session(session: Session) -> None:
     """An instance that is in the session is got without a statement."""
     city = session.get_one(City, "A")
