@@ -83,7 +83,8 @@ def _guarded(session: Session, result: sa.Result[Any]) -> Iterator[Callable[[], 
 
     A cursor that is closed later would be another transaction's to fail on.
     """
-    connection: Connection = getattr(result, "raw", result).connection
+    cursor: Any = getattr(result, "raw", result)
+    connection: Connection = cursor.connection
     in_savepoint = session.in_nested_transaction()
     ended = False
 
