@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from itertools import pairwise
 from typing import Any, Generic, TypeVar, overload
 
 import sqlalchemy as sa
-from sqlalchemy.engine.result import IteratorResult, SimpleResultMetaData
+from sqlalchemy.engine.result import IteratorResult
 from sqlalchemy.orm import Session
 
 from qapla_db.errors import InvalidArgument
@@ -212,15 +212,10 @@ def _read(
         result = session.execute(segment.limit(limit - len(items)), parameters)
         if result._unique_filter_state is not None:  # joined eager loading has multiplied rows
             result = result.unique()
-        names = list(result.keys())[:width]
+        asked = None if width == 1 else result._metadata._reduce(range(width))
         rows = result.all()
         values += [tuple(row[width:]) for row in rows]
-        items += [row[0] for row in rows] if width == 1 else _without(rows, names)
+        items += [row[0] for row in rows] if asked is None else IteratorResult(asked, iter(rows))
         if len(items) >= limit:
             break
     return items, values
-
-
-def _without(rows: Sequence[Any], names: list[str]) -> list[Any]:
-    width = len(names)
-    return list(IteratorResult(SimpleResultMetaData(names), iter([row[:width] for row in rows])))

@@ -6,6 +6,7 @@ import datetime as dt
 import decimal
 import enum
 import itertools
+import pickle
 import re
 import uuid
 from collections.abc import Iterator
@@ -362,6 +363,12 @@ def test_rows_of_several_columns(things: Session) -> None:
     assert [("08", 8), ("05", 5)] == page.items
     assert {"number": "08", "a": 8} == dict(page.items[0]._mapping)
     assert page.as_dict()["items"][1] == {"number": "05", "a": 5}
+    assert ("08", 8) == (page.items[0]._mapping[Thing.number], page.items[0]._mapping[Thing.a])
+    assert ("number", "a") == page.items[0]._fields
+    assert page.items == pickle.loads(pickle.dumps(page.items))
+    statement = sa.select(Thing, sa.func.lower(Thing.number).label("low"))
+    row = paginate_keyset(things, statement, order_by="a", per_page=2).items[1]
+    assert ("01", "01", "01") == (row.Thing.number, row._mapping[Thing].number, row.low)
 
 
 def test_model(things: Session) -> None:
