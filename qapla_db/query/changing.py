@@ -241,10 +241,12 @@ def _on_update_value(column: sa.Column[Any], default: Any) -> Any:
 
 def _update(mapper: Mapper[Any], fields: list[str], names: list[str]) -> sa.Update:
     table = table_of(mapper.class_)
+    prefix = _prefix(table)
     statement = sa.update(table)
     for name in fields:
         column = column_of(mapper, name)
-        statement = statement.where(column == sa.bindparam(f"by_{column.key}", type_=column.type))
+        parameter = sa.bindparam(prefix + column.key, type_=column.type)
+        statement = statement.where(column == parameter)
     if mapper.single and mapper.polymorphic_on is not None:
         kinds = [one.polymorphic_identity for one in mapper.self_and_descendants]
         statement = statement.where(sa.or_(*(mapper.polymorphic_on == kind for kind in kinds)))
@@ -253,8 +255,17 @@ def _update(mapper: Mapper[Any], fields: list[str], names: list[str]) -> sa.Upda
 
 
 def _renamed(mapper: Mapper[Any], fields: list[str], row: dict[str, Any]) -> dict[str, Any]:
+    prefix = _prefix(table_of(mapper.class_))
     keys = {column_of(mapper, name).key for name in fields}
-    return {f"by_{name}" if name in keys else name: value for name, value in row.items()}
+    return {prefix + name if name in keys else name: value for name, value in row.items()}
+
+
+def _prefix(table: sa.Table) -> str:
+    """Return what the names of parameters for the key begin with, and those of no column do."""
+    prefix = "by_"
+    while any(name.startswith(prefix) for name in table.columns.keys()):  # noqa: SIM118
+        prefix = "by_" + prefix
+    return prefix
 
 
 def _expire(session: Session, mapper: Mapper[Any]) -> None:

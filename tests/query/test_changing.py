@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
+from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from qapla_db import Database, Session
 from qapla_db.errors import (
@@ -30,6 +31,20 @@ from tests.query.models import (
     Note,
     Truck,
 )
+
+
+class Base(DeclarativeBase):
+    """Base of the models here."""
+
+
+class Watch(Base):
+    """A column that is named as a parameter for the key could be."""
+
+    __tablename__ = "watch"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    user: Mapped[str] = mapped_column(sa.String(9))
+    by_user: Mapped[str] = mapped_column(sa.String(9))
+    by_by_user: Mapped[str | None] = mapped_column(sa.String(9))
 
 
 @pytest.fixture
@@ -311,6 +326,18 @@ def test_bulk_update_of_a_kind(session: Session) -> None:
     session.flush()
     rows = [{"name": "a", "barks": True}, {"name": "d", "barks": True}]
     assert 1 == bulk_update(session, Dog, rows, by="name")
+
+
+def test_bulk_update_minds_no_names(session: Session) -> None:
+    """However the columns are named, the rows with the key are changed, and no others."""
+    Base.metadata.create_all(session.connection())
+    session.add_all([Watch(user="a", by_user="x"), Watch(user="b", by_user="y")])
+    session.flush()
+    assert 1 == bulk_update(session, Watch, [{"user": "a", "by_user": "b"}], by="user")
+    row = {"user": "a", "by_user": "b", "by_by_user": "c"}
+    assert 1 == bulk_update(session, Watch, [row], by=("user", "by_user"))
+    query = sa.select(Watch.user, Watch.by_user, Watch.by_by_user).order_by(Watch.user)
+    assert [("a", "b", "c"), ("b", "y", None)] == [tuple(one) for one in session.execute(query)]
 
 
 def test_read_only(memory: Database) -> None:
