@@ -13,7 +13,7 @@ from qapla_db.errors import InvalidArgument, Misuse, Unsupported
 from qapla_db.query.batches import Work, batches, check_row, column_of, run
 from qapla_db.query.bulk import bulk_insert
 from qapla_db.query.fields import check_fields, mapper_of, primary_key
-from qapla_db.query.keys import check_only_key, table_of, unique_key
+from qapla_db.query.keys import check_only_key, key_fields, table_of, unique_key
 from qapla_db.query.targets import AnySession, bind_of, session_of
 
 __all__ = ["bulk_update", "delete", "update", "upsert"]
@@ -103,6 +103,8 @@ def upsert(
     :param update: the fields to change in a row that exists; without it all that a row
         gives, but never its primary key. With none, ``()``, such a row is left as it is.
     :returns: for one mapping the instance; for several how many rows were stored or matched.
+    :raises InvalidArgument: ``by`` names no field, or ``update`` a field of the primary key or
+        one that not every row has.
     :raises Unsupported: the metadata has no such unique key; or, on MySQL and MariaDB,
         whose statement changes the row of whatever key is hit, there is another
         key that the rows can hit.
@@ -112,7 +114,7 @@ def upsert(
     :raises UnknownField: a field that is no column of the model.
     """
     session = session_of(session)
-    fields = _names(by)
+    fields = key_fields(by)
     mapper = _check_table(model)
     key = unique_key(model, fields)
     if not isinstance(rows, Mapping) and update is None:
@@ -154,6 +156,7 @@ def bulk_update(
     :param rows: mappings of field to value.
     :param by: the fields that say which row is meant; the primary key where not given.
     :returns: how many rows were matched, changed or not.
+    :raises InvalidArgument: ``by`` names no field.
     :raises InvalidRow: a row lacks a value for one of these fields, has nothing else, or has
         a value that cannot be stored; it has the row's number.
     :raises Conflict: a row breaks a rule of the database; it has the row's number.
@@ -161,7 +164,7 @@ def bulk_update(
     """
     session = session_of(session)
     mapper = _check_table(model)
-    fields = _names(by) if by is not None else [one.key for one in primary_key(model)]
+    fields = key_fields(by) if by is not None else [one.key for one in primary_key(model)]
     works = []
     for batch in batches(mapper, list(rows), fields, changing=True):
         params = [_renamed(mapper, fields, row) for row in batch.rows]
@@ -194,6 +197,12 @@ def _checked(mapper: Mapper[Any], rows: Iterable[Row], fields: list[str]) -> Ite
 
 def _changed(model: type[Any], update: list[str], names: list[str]) -> list[str]:
     check_fields(model, update)
+    kept = [attribute.key for attribute in primary_key(model) if attribute.key in update]
+    if kept:
+        raise InvalidArgument(
+            f"'update' names {', '.join(map(repr, kept))}, but a row that exists keeps its primary "
+            "key, by which it is known elsewhere; leave it out"
+        )
     missing = [name for name in update if name not in names]
     if missing:
         raise InvalidArgument(

@@ -11,7 +11,7 @@ from sqlalchemy.schema import SchemaItem
 from qapla_db.errors import InvalidArgument, Unsupported
 from qapla_db.query.fields import attribute, mapper_of
 
-__all__ = ["check_only_key", "table_of", "unique_key", "unique_keys"]
+__all__ = ["check_only_key", "key_fields", "table_of", "unique_key", "unique_keys"]
 
 _LIMITED = ("postgresql_where", "sqlite_where", "mysql_length", "mariadb_length")
 
@@ -37,16 +37,28 @@ def unique_keys(table: sa.Table) -> list[tuple[sa.Column[Any], ...]]:
     return [columns for _, columns in _declared(table) if columns]
 
 
+def key_fields(by: str | Sequence[str]) -> list[str]:
+    """Return the fields of a key as a list.
+
+    :raises InvalidArgument: there are none, which would mean every row.
+    """
+    names = [by] if isinstance(by, str) else list(by)
+    if not names:
+        raise InvalidArgument(f"by={by!r} names no field; name those that say which row is meant")
+    return names
+
+
 def unique_key(model: type[Any], by: str | Sequence[str]) -> tuple[sa.Column[Any], ...]:
     """Return the columns of the unique key that fields name, in the order of the fields.
 
     :param model: the mapped class.
     :param by: a field or several, whose columns are together unique.
+    :raises InvalidArgument: there is no field.
     :raises UnknownField: the model has no such field.
     :raises Unsupported: no unique key has just these columns.
     """
     table = table_of(model)
-    names = [by] if isinstance(by, str) else list(by)
+    names = key_fields(by)
     columns = tuple(_column(model, name) for name in names)
     if any(set(columns) == set(key) for key in unique_keys(table)):
         return columns

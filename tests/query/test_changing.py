@@ -160,12 +160,29 @@ def test_upsert_of_a_kind(session: Session) -> None:
     assert [True] == list(session.scalars(sa.select(Dog.barks)))
 
 
-@pytest.mark.parametrize("by", ["title", "name", ("code", "name"), ()])
+@pytest.mark.parametrize("by", ["title", "name", ("code", "name")])
 def test_upsert_without_a_unique_key(session: Session, by: Any) -> None:
     """Where the metadata proves no unique key, the constraint to create is named."""
     model: type[Any] = Note if by == "title" else Airport
     with pytest.raises(Unsupported, match="UniqueConstraint"):
         upsert(session, model, {"code": "A", "name": "a", "title": "b"}, by=by)
+
+
+def test_a_key_of_no_fields(quick: Session) -> None:
+    """No field at all would mean every row, and is refused."""
+    quick.add_all([City(code="A", name="a"), City(code="B", name="b")])
+    changes: list[Callable[[], object]] = [
+        lambda: bulk_update(quick, City, [{"name": "x"}], by=[]),
+        lambda: bulk_update(quick, City, [{"name": "x"}], by=()),
+        lambda: upsert(quick, City, {"code": "A", "name": "x"}, by=[]),
+        lambda: upsert(quick, City, [{"code": "A", "name": "x"}], by=()),
+        lambda: quick.bulk_insert(City, [{"code": "A", "name": "x"}], on_conflict="update", by=[]),
+        lambda: quick.bulk_insert(City, [{"code": "A", "name": "x"}], on_conflict="ignore", by=()),
+    ]
+    for change in changes:
+        with pytest.raises(InvalidArgument, match="names no field"):
+            change()
+    assert [("A", "a", None), ("B", "b", None)] == cities(quick)
 
 
 def test_upsert_that_could_hit_another_key(database: Database, session: Session) -> None:
@@ -277,6 +294,18 @@ def test_upsert_keeps_the_primary_key(database: Database, session: Session) -> N
     assert (1, "Chopin") == (kept.id, kept.name)
     assert 1 == upsert(session, Airport, [{**row, "name": "WAW"}], by="code")
     assert (1, "WAW") == (kept.id, kept.name)
+
+
+def test_upsert_of_the_primary_key_itself(quick: Session) -> None:
+    """A primary key is not changed, not even where it is asked for by name."""
+    quick.add(Airport(id=1, code="EPWA", name="Okęcie"))
+    row = {"id": 7, "code": "EPWA", "name": "Chopin"}
+    for rows in (row, [row]):
+        with pytest.raises(InvalidArgument, match="primary key"):
+            upsert(quick, Airport, rows, by="code", update=["name", "id"])
+    assert [(1, "Okęcie")] == [
+        tuple(one) for one in quick.execute(sa.select(Airport.id, Airport.name))
+    ]
 
 
 def test_models_that_one_statement_cannot_write(quick: Session) -> None:
