@@ -55,7 +55,7 @@ class CopyStore:
                 table = self._shape.table
                 self._targets[fields] = _Target(self._connection, table, layout.columns)
             self.target = self._targets[fields]
-            return self.target.take((layout.values(part), part) for part in parts)
+            return self.target.take(_with_values(layout, parts))
         if fields not in self._stages:
             self._stages[fields] = _Stage(self._connection, self._shape, layout, self._rule)
         stage = self._stages[fields]
@@ -144,7 +144,8 @@ class _Stage:
 
     def store(self, parts: Iterator[Part]) -> int:
         taken = self.target.take(
-            ([*self._layout.values(part), list(part.numbers)], part) for part in parts
+            ([*values, list(part.numbers)], part)
+            for values, part in _with_values(self._layout, parts)
         )
         options = {"preserve_rowcount": True}
         result = self._connection.execute(self._insert, execution_options=options)
@@ -170,6 +171,12 @@ class _Stage:
         # quicker than DISTINCT ON, which sorts by the key
         last = sa.select(sa.func.max(number)).group_by(*parts)
         return rows.where(number.in_(last)).order_by(number)
+
+
+def _with_values(layout: Layout, parts: Iterator[Part]) -> Iterator[tuple[list[Any], Part]]:
+    made = ((layout.values(part), part) for part in parts)
+    # a function that asks the database would wait for the COPY, which waits for its values
+    return iter(list(made)) if layout.calls else made
 
 
 def _piece(text: CopyText, values: list[Any], part: Part) -> bytes:

@@ -21,6 +21,7 @@ class Layout:
     """The columns that rows with certain fields are stored in, and their values.
 
     :ivar columns: those of the fields, and those that get a default here.
+    :ivar calls: a default is made by a function, which may use the connection.
     :ivar left_out: the columns whose default is an SQL expression, to be given by a statement.
 
     :param shape: of the model.
@@ -41,7 +42,10 @@ class Layout:
             if column.default is not None and column.name not in {one.name for one in self.columns}
         )
         self._constants = [shape.constants[field] for field in constants]
-        self._defaults: list[Any] = [shape.columns[field].default for field in defaults]
+        self._defaults: list[tuple[str, Any]] = [
+            (field, shape.columns[field].default) for field in defaults
+        ]
+        self.calls = any(default.is_callable for _, default in self._defaults)
         dialect = connection.dialect
         self._processors = [_processor(column, dialect) for column in self.columns]
         self._checks = [
@@ -55,16 +59,16 @@ class Layout:
     def values(self, part: Part) -> list[Sequence[Any]]:
         """Return the values of rows with these fields, for each column.
 
-        :raises InvalidRow: the type of a column refuses a value.
+        :raises InvalidRow: the type of a column refuses a value, or a default cannot be made.
         """
         rows = part.rows
         raw: list[Sequence[Any]] = [[row[field] for row in rows] for field in self.fields]
         raw += [[value] * len(rows) for value in self._constants]
-        for default in self._defaults:
+        for field, default in self._defaults:
             if default.is_scalar:
                 raw.append([default.arg] * len(rows))
             else:
-                raw.append(self._context.call(default.arg, raw, len(rows)))
+                raw.append(self._context.call(default.arg, raw, part.numbers, field))
         return [
             values if processor is None else self._processed(at, values, processor, part.numbers)
             for at, (values, processor) in enumerate(zip(raw, self._processors, strict=True))
@@ -115,14 +119,31 @@ class _Context:
         }
 
     def call(
-        self, function: Callable[[Any], Any], values: Sequence[Sequence[Any]], count: int
+        self,
+        function: Callable[[Any], Any],
+        values: Sequence[Sequence[Any]],
+        numbers: Sequence[int],
+        field: str,
     ) -> list[Any]:
-        """Call a default for each of so many rows."""
+        """Call a default for each of the rows with these numbers.
+
+        :raises InvalidRow: it raises an error that is none of the database.
+        """
         self._values = values
-        made = []
-        for row in range(count):
-            self._row = row
-            made.append(function(self))
+        made: list[Any] = []
+        try:
+            for row in range(len(numbers)):
+                self._row = row
+                made.append(function(self))
+        except sa.exc.DBAPIError:
+            raise
+        except Exception as error:
+            number = numbers[len(made)]
+            raise InvalidRow(
+                f"row {number}: the default of {field!r} cannot be made: {error}",
+                row=number,
+                field=field,
+            ) from error
         return made
 
 

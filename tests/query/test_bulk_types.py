@@ -250,6 +250,57 @@ def test_a_number_that_does_not_fit(postgresql_database: Database, value: Any) -
     assert 33 == caught.value.row
 
 
+def next_in_line(context: Any) -> int:
+    """Make a default with the connection of the row."""
+    return int(context.connection.scalar(sa.select(sa.func.count()).select_from(Thing)))
+
+
+def not_for_nine(context: Any) -> int:
+    """Make a default that one of the rows cannot have."""
+    if context.get_current_parameters()["id"] == 9:
+        raise ValueError("not for nine")
+    return 1
+
+
+class Asking(Base):
+    """A default that asks the database."""
+
+    __tablename__ = "asking"
+    id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    place: Mapped[int] = mapped_column(default=next_in_line)
+
+
+class Picky(Base):
+    """A default that may fail."""
+
+    __tablename__ = "picky"
+    id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    place: Mapped[int] = mapped_column(default=not_for_nine)
+
+
+@pytest.mark.parametrize("on_conflict", ["error", "update"])
+def test_a_default_may_use_the_connection(database: Database, on_conflict: Any) -> None:
+    """A default that asks the database gets its answer, in whatever way the rows are stored."""
+    Base.metadata.create_all(database.engine, [Base.metadata.tables["asking"]])
+    by = "id" if on_conflict == "update" else None
+    rows = [{"id": at} for at in range(1200)]
+    with database.session() as session:
+        session.execute(sa.insert(Thing).values(id=1))
+        assert 1200 == bulk_insert(session, Asking, rows, chunk=700, on_conflict=on_conflict, by=by)
+        assert [1] == list(session.scalars(sa.select(Asking.place).distinct()))
+
+
+@pytest.mark.parametrize("count", [10, 100])
+def test_a_default_that_fails_names_the_row(database: Database, count: int) -> None:
+    """An error of a function that makes a default is one of its row, in every way of storing."""
+    Base.metadata.create_all(database.engine, [Base.metadata.tables["picky"]])
+    with database.session() as session:
+        with pytest.raises(InvalidRow, match=r"^row 9\b.*not for nine") as caught:
+            bulk_insert(session, Picky, [{"id": at} for at in range(count)])
+        assert 9 == caught.value.row
+        assert 0 == session.scalar(sa.select(sa.func.count()).select_from(Picky))
+
+
 class Amount(Base):
     """A number without bounds."""
 
