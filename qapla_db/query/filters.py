@@ -11,11 +11,13 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, TypeAlias
 
 import sqlalchemy as sa
+from sqlalchemy.ext.hybrid import HybridExtensionType
 from sqlalchemy.orm import QueryableAttribute, RelationshipProperty
 from sqlalchemy.sql.elements import ColumnElement
 
 from qapla_db.errors import InvalidArgument
-from qapla_db.query.fields import attribute
+from qapla_db.query.comparing import comparable
+from qapla_db.query.fields import attribute, check_fields, mapper_read
 
 __all__ = ["FilterBy", "OrderBy", "conditions", "order_clauses"]
 
@@ -34,29 +36,48 @@ def conditions(model: type[Any], filter_by: FilterBy) -> list[ColumnElement[bool
     :param model: the mapped class whose fields a mapping names.
     :param filter_by: a mapping or an SQL expression.
     :raises UnknownField: the model has no such field.
-    :raises InvalidArgument: it is neither a mapping nor an SQL expression.
+    :raises InvalidArgument: it is neither a mapping nor an SQL expression, or a value is
+        of a type that the field's column is not compared with.
     """
     if filter_by is None:
         return []
     if isinstance(filter_by, Mapping):
-        return [_equals(attribute(model, name), value) for name, value in filter_by.items()]
+        return [_equals(_usable(model, name), value) for name, value in filter_by.items()]
     element = getattr(filter_by, "__clause_element__", lambda: filter_by)()
     if isinstance(element, ColumnElement):
         return [element]
     raise InvalidArgument(
         f"filter_by of {model.__name__} is a mapping of field to value or an SQL expression, "
-        f"not {filter_by!r}"
+        f"not {type(filter_by).__name__}"
     )
 
 
+def _usable(model: type[Any], name: str) -> QueryableAttribute[Any]:
+    check_fields(model, [name])
+    if (
+        mapper_read(model).all_orm_descriptors[name].extension_type
+        is HybridExtensionType.HYBRID_METHOD
+    ):
+        raise InvalidArgument(
+            f"{model.__name__}.{name} is a method, which data cannot filter or order by; pass an "
+            f"SQL expression, such as {model.__name__}.{name}(...)"
+        )
+    try:
+        return attribute(model, name)
+    except Exception as error:  # of the model's own code
+        raise InvalidArgument(
+            f"{model.__name__}.{name} has no SQL expression to filter or order by: {error}"
+        ) from error
+
+
 def _equals(field: QueryableAttribute[Any], value: Any) -> ColumnElement[bool]:
-    if isinstance(getattr(field, "property", None), RelationshipProperty):
+    if _is_relationship(field):
         return _relates(field, value)
     if value is None:
         return field.is_(None)
     if not isinstance(value, _LISTS):
-        return _compare(field, value)
-    values = [one for one in value if one is not None]
+        return _compare(field, comparable(field, (value,))[0])
+    values = [one for one in comparable(field, value) if one is not None]
     if len(values) == len(value):
         return field.in_(values)
     return sa.or_(field.is_(None), field.in_(values)) if values else field.is_(None)
@@ -106,11 +127,26 @@ def _ordered(model: type[Any], part: Any, nulls_sort_last: bool) -> ColumnElemen
             f"an SQL expression, or a list of these; not {part!r}"
         )
     descending = part.startswith("-")
-    field = attribute(model, part.removeprefix("-"))
-    if not isinstance(field.expression, ColumnElement):
-        raise InvalidArgument(f"{field} cannot be ordered by; name a column or a hybrid attribute")
+    field = _usable(model, part.removeprefix("-"))
+    expression = getattr(field, "expression", None)
+    if not isinstance(expression, ColumnElement) or _is_relationship(field):
+        raise InvalidArgument(
+            f"{model.__name__} cannot be ordered by {part.removeprefix('-')!r}; its fields to "
+            f"order by are {', '.join(_orderable(model))}"
+        )
     clause: ColumnElement[Any] = field.desc() if descending else field.asc()
     # a column without nulls can do without, and an index can then be used
-    if nulls_sort_last and getattr(field.expression, "nullable", True):
+    if nulls_sort_last and getattr(expression, "nullable", True):
         return clause.nulls_last() if descending else clause.nulls_first()
     return clause
+
+
+def _is_relationship(field: QueryableAttribute[Any]) -> bool:
+    return isinstance(getattr(field, "property", None), RelationshipProperty)
+
+
+def _orderable(model: type[Any]) -> list[str]:
+    known = mapper_read(model).all_orm_descriptors
+    hybrid = HybridExtensionType.HYBRID_PROPERTY
+    names = (name for name, one in known.items() if one.extension_type is hybrid)
+    return sorted({*mapper_read(model).column_attrs.keys(), *names})
