@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import logging
-import re
-from collections.abc import Iterable
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +21,7 @@ from qapla_db.backends.commits import check_commit
 from qapla_db.errors import ReadOnlyError
 from qapla_db.query.methods import QueryMethods
 from qapla_db.query.sql import Query
+from qapla_db.query.texts import text_writes
 
 __all__ = ["Session"]
 
@@ -30,18 +29,6 @@ log = logging.getLogger("qapla_db")
 
 MANY = 8
 """Connections that a session remembers before it looks which of them are closed."""
-
-_NOTHING = r"(?>\s+|--[^\n]*|/\*.*?\*/|\()*+"
-_WRITES = re.compile(
-    rf"{_NOTHING}(?:insert|update|delete|merge|replace|truncate|create|alter|drop)\b",
-    re.IGNORECASE | re.DOTALL,
-)
-_CHANGE = r"(?:insert\s+into|update\s+.*\sset|delete\s+from|merge\s+into)\b"
-_MAY_WRITE = re.compile(
-    rf"{_NOTHING}(?:with\b.*\b{_CHANGE}|explain\b.*\banalyze\b.*\b{_CHANGE}"
-    r"|copy\s+(?!\().*\bfrom\b|(?:call|do|load)\b)",
-    re.IGNORECASE | re.DOTALL,
-)
 
 
 class Session(QueryMethods, SQLAlchemySession):  # type: ignore[misc]  # query() is of ours
@@ -112,9 +99,12 @@ class Session(QueryMethods, SQLAlchemySession):  # type: ignore[misc]  # query()
         cleaned is thrown away instead of going back to the pool. What goes wrong
         here is logged, so that the error which ended the scope stays visible.
         """
-        used = self._used
+        used, broken = self._used, False
         try:
-            if used and self._stop_statements(used):
+            for connection in used:
+                if not is_sandboxed(connection):  # there it may be another session's statement
+                    broken = self._backend.stop_statement(connection) or broken
+            if broken:
                 self.invalidate()
             else:
                 self.close()
@@ -128,13 +118,6 @@ class Session(QueryMethods, SQLAlchemySession):  # type: ignore[misc]  # query()
                 _throw_away(connection)
             if not isinstance(error, Exception):
                 raise  # the process or the greenlet is told to end
-
-    def _stop_statements(self, used: Iterable[Connection]) -> bool:
-        broken = False
-        for connection in used:
-            if not is_sandboxed(connection):  # there it may be the statement of another session
-                broken = self._backend.stop_statement(connection) or broken
-        return broken
 
     def __exit__(
         self,
@@ -182,7 +165,11 @@ class Session(QueryMethods, SQLAlchemySession):  # type: ignore[misc]  # query()
             self._writes("insert, update or delete")
         elif isinstance(statement, ExecutableDDLElement):
             self._writes("change the schema")
-        elif isinstance(statement, TextClause) and _text_writes(statement.text, self.read_only):
+        elif isinstance(statement, TextClause) and text_writes(
+            # the server refuses what really writes in a read-only session
+            statement.text,
+            for_sure=self.read_only,
+        ):
             self._writes("run a statement that writes")
 
     def _writes(self, what: str) -> None:
@@ -202,13 +189,6 @@ def _flushing(session: Any, context: object, instances: object) -> None:
     if session._has_unflushed():
         names = {type(one).__name__ for one in (*session.new, *session.dirty, *session.deleted)}
         session._writes(f"store {', '.join(sorted(names))}")
-
-
-def _text_writes(text: str, read_only: bool) -> bool:
-    if _WRITES.match(text):
-        return True
-    # a literal may look the same, and the server refuses what really writes
-    return not read_only and _MAY_WRITE.match(text) is not None
 
 
 def _began(session: Any, transaction: SessionTransaction, connection: Connection) -> None:
