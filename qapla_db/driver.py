@@ -17,8 +17,8 @@ from qapla_db import query
 from qapla_db.errors import InvalidArgument, Misuse, NotFound
 from qapla_db.query import CHUNK
 from qapla_db.query.fields import check_arguments
-from qapla_db.query.filters import FilterBy, OrderBy, order_clauses
-from qapla_db.query.readers import QUIET, ReadingSession
+from qapla_db.query.filters import FilterBy, OrderBy, conditions, order_clauses
+from qapla_db.query.readers import QUIET, ReadingSession, check_parts
 from qapla_db.query.targets import AnySession, nulls_sort_last
 
 if TYPE_CHECKING:
@@ -55,7 +55,7 @@ class _Driver(Generic[M]):
 
 
 class ReadDriver(_Driver[M]):
-    """Reads one model, and has no way to write.
+    """Reads one model, and refuses what changes data, as far as a select shows it.
 
     ::
 
@@ -63,7 +63,9 @@ class ReadDriver(_Driver[M]):
             model = Airport
 
     It flushes nothing: what the caller has changed and not flushed yet is not
-    read. Its ``session`` runs selects, for methods of your own.
+    read. Its ``session`` runs selects, for methods of your own. What a function or
+    a ``literal_column()`` does cannot be seen: open the session read-only, and the
+    server refuses it.
 
     :param session: the session to read with; the driver neither closes nor commits it.
     """
@@ -91,7 +93,7 @@ class ReadDriver(_Driver[M]):
         :raises MultipleFound: several answer.
         :raises UnknownField: a field that the model does not have.
         """
-        target: Any = query.reading.narrowed(query.reading.narrowed(self.model, filter_by), fields)
+        target: Any = self._select(filter_by).where(*self._clauses(fields))
         with self._session.no_autoflush:
             found: M | None = query.reading.find_one(self._session, target)
         return found
@@ -110,12 +112,14 @@ class ReadDriver(_Driver[M]):
         :param filter_by: a mapping of field to value, or an SQL expression.
         :param order_by: fields (``-`` before the descending) or SQL expressions.
         :param limit: return no more than so many; None: all, however many there are.
-        :raises InvalidArgument: there are more than 1000 and no limit is named.
+        :raises InvalidArgument: there are more than 1000 and no limit is named, or the limit
+            is no number of rows.
         :raises UnknownField: a field that the model does not have.
         """
-        statement = self._select(filter_by, order_by)
-        if limit is not None:
-            statement = statement.limit(MOST + 1 if limit is ... else limit)
+        most = MOST + 1 if limit is ... else limit
+        if most is not None and (type(most) is not int or most < 0):
+            raise InvalidArgument(f"limit is a number of rows, or None for all, not {limit!r}")
+        statement = self._select(filter_by, order_by).limit(most)
         with self._session.no_autoflush:
             found: list[M] = query.reading.find(self._session, statement, paginate=False)
         if limit is ... and len(found) > MOST:
@@ -156,12 +160,14 @@ class ReadDriver(_Driver[M]):
     def check_exists(self, filter_by: FilterBy = None) -> bool:
         """Tell whether any instance answers a filter."""
         with self._session.no_autoflush:
-            return query.reading.check_exists(self._session, self.model, filter_by)
+            return query.reading.check_exists(self._session, self._select(filter_by))
 
     def count(self, filter_by: FilterBy = None) -> int:
         """Return how many instances answer a filter."""
         with self._session.no_autoflush:
-            return query.reading.count(self._session, self.model, filter_by)
+            clauses = self._clauses(filter_by)
+            both = sa.and_(*clauses) if clauses else None
+            return query.reading.count(self._session, self.model, both)
 
     def stream(self, filter_by: FilterBy = None, *, chunk: int = 1000) -> Iterator[M]:
         """Yield the instances that answer a filter, with constant memory.
@@ -169,13 +175,22 @@ class ReadDriver(_Driver[M]):
         :param filter_by: a mapping of field to value, or an SQL expression.
         :param chunk: number of rows fetched at a time.
         """
-        statement = query.reading.narrowed(self.model, filter_by).execution_options(**QUIET)
+        statement = self._select(filter_by).execution_options(**QUIET)
         return query.streaming.stream(self._session, statement, chunk=chunk)
 
-    def _select(self, filter_by: FilterBy, order_by: OrderBy) -> sa.Select[Any]:
-        statement = query.reading.narrowed(self.model, filter_by)
+    def _select(self, filter_by: FilterBy, order_by: OrderBy = None) -> sa.Select[Any]:
+        statement: sa.Select[Any] = sa.select(self.model).where(*self._clauses(filter_by))
+        if order_by is None:
+            return statement
         nulls_last = nulls_sort_last(self._session, self.model)
-        return statement.order_by(*order_clauses(self.model, order_by, nulls_sort_last=nulls_last))
+        order = order_clauses(self.model, order_by, nulls_sort_last=nulls_last)
+        check_parts(order)
+        return statement.order_by(*order)
+
+    def _clauses(self, filter_by: FilterBy) -> list[sa.ColumnElement[bool]]:
+        clauses = conditions(self.model, filter_by)
+        check_parts(clauses)
+        return clauses
 
 
 class WriteDriver(_Driver[M]):

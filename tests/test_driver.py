@@ -294,6 +294,51 @@ def test_read_driver_refuses_to_change_data(points: Any, statement: Any) -> None
         assert 4 == read.count()
 
 
+@pytest.mark.parametrize(
+    "inside",
+    [
+        sa.select(sa.delete(Point).returning(Point.x).cte("gone").c.x),
+        sa.select(
+            sa.text("DELETE FROM point RETURNING x").columns(sa.column("x", sa.Integer)).cte().c.x
+        ),
+    ],
+    ids=["delete", "text"],
+)
+def test_read_driver_refuses_a_filter_that_changes_data(points: Any, inside: Any) -> None:
+    """No filter and no order changes data on the way, in whatever form it is given."""
+    with points.session() as session:
+        read = PointReadDriver(session)
+        for filter_by in (Point.x.in_(inside), {"x": inside.scalar_subquery()}):
+            for run in (
+                read.count,
+                read.check_exists,
+                read.find_by,
+                read.list_all,
+                read.paginate,
+                read.stream,
+            ):
+                with pytest.raises(ReadOnlyError, match="WriteDriver"):
+                    run(filter_by)
+        with pytest.raises(ReadOnlyError):
+            read.find_by(x=inside.scalar_subquery())
+        for run in (read.list_all, read.paginate):
+            with pytest.raises(ReadOnlyError):
+                run(order_by=inside.scalar_subquery())
+        with pytest.raises(ReadOnlyError):
+            read.session.scalars(inside)
+        harmless = sa.text("SELECT x FROM point").columns(sa.column("x", sa.Integer)).cte()
+        assert 4 == read.count(Point.x.in_(sa.select(harmless.c.x)))
+
+
+@pytest.mark.parametrize("limit", [-1, "1", True, 1.5])
+def test_limit_of_a_list(memory: Any, limit: Any) -> None:
+    """A limit that is no number of rows is an error that says so."""
+    with memory.session() as session:
+        with pytest.raises(InvalidArgument, match="limit is a number of rows"):
+            PointReadDriver(session).list_all(limit=limit)
+        assert [] == PointReadDriver(session).list_all(limit=0)
+
+
 @pytest.mark.parametrize("name", ["add", "delete", "flush", "commit", "merge", "connection"])
 def test_read_driver_has_no_way_to_write(points: Any, name: str) -> None:
     """What a session could write with is not there, and says why."""

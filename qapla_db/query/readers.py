@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any, TypeAlias, TypeVar
 
 import sqlalchemy as sa
@@ -10,8 +11,9 @@ from sqlalchemy.sql import visitors
 from sqlalchemy.sql.dml import UpdateBase
 
 from qapla_db.errors import ReadOnlyError
+from qapla_db.query.texts import text_writes
 
-__all__ = ["QUIET", "ReadingSession"]
+__all__ = ["QUIET", "ReadingSession", "check_parts"]
 
 M = TypeVar("M")
 
@@ -73,5 +75,23 @@ def _check_reads(statement: Any) -> None:
             f"a ReadDriver runs selects, and this is {type(statement).__name__}; use a "
             "WriteDriver to change data, or the caller's own session for what no select says"
         )
-    if any(isinstance(part, UpdateBase) for part in visitors.iterate(statement)):
+    check_parts([statement])
+
+
+def check_parts(parts: Iterable[sa.ClauseElement]) -> None:
+    """Raise for what would change data from inside a select.
+
+    What a function or a literal column does cannot be seen.
+
+    :param parts: selects, or clauses of one.
+    :raises ReadOnlyError: one of them holds an insert, update or delete.
+    """
+    if any(_changes(inside) for part in parts for inside in visitors.iterate(part)):
         raise ReadOnlyError("this select changes data on the way; use a WriteDriver")
+
+
+def _changes(part: Any) -> bool:
+    if isinstance(part, sa.TextualSelect):
+        text = part.element
+        return isinstance(text, sa.TextClause) and text_writes(text.text, for_sure=False)
+    return isinstance(part, UpdateBase)
