@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import chain, groupby
 from typing import Any, TypeVar
@@ -16,7 +15,7 @@ from qapla_db.errors import InvalidArgument, InvalidRow, Unsupported
 from qapla_db.query import CHUNK
 from qapla_db.query.conflicts import OnConflict, Rule, rule_of
 from qapla_db.query.copied import CopyStore
-from qapla_db.query.faults import blamed, is_of_a_row, line_of, said_of_row
+from qapla_db.query.faults import blamed, is_of_a_row, key_of, line_of, said_of_row
 from qapla_db.query.fields import mapper_of
 from qapla_db.query.inserts import PlainStore
 from qapla_db.query.rows import Part, Shape, chunks
@@ -78,7 +77,9 @@ def bulk_insert(
     rule = rule_of(model, on_conflict, by)
     if isinstance(chunk, bool) or not isinstance(chunk, int) or chunk < 1:
         raise InvalidArgument(f"chunk is a number of rows from 1 on, not {chunk!r}")
-    load = _Load(session, Shape(model, exact=on_conflict == "update"), rule)
+    # of rows with one key the first or the last is meant, also where their fields differ
+    shape = Shape(model, exact=on_conflict == "update", ordered=on_conflict == "ignore")
+    load = _Load(session, shape, rule)
     try:
         with session.begin_nested():
             announce_write(session, "store rows")
@@ -222,18 +223,16 @@ class _Seen:
 
     def with_key(self, error: Exception, shape: Shape) -> int | None:
         """Return the number of the only row that has the key which PostgreSQL names."""
-        diagnostics = getattr(getattr(error, "orig", None), "diag", None)
-        detail = getattr(diagnostics, "message_detail", None) or ""
-        match = re.search(r"\(([^()]+)\)=\((.*)\)[^()]*$", detail, re.DOTALL)
-        if match is None:
+        key = key_of(error)
+        if key is None:
             return None
         fields = {column.name: field for column, field in shape.fields.items()}
-        names = [fields.get(name.strip('"'), "") for name in match[1].split(", ")]
+        names = [fields.get(name, "") for name in key[0]]
         found = [
             number
             for part in self.parts
             for row, number in zip(part.rows, part.numbers, strict=True)
-            if ", ".join(str(row.get(name)) for name in names) == match[2]
+            if ", ".join(str(row.get(name)) for name in names) == key[1]
         ]
         return found[0] if len(found) == 1 else None
 

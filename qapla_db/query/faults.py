@@ -12,13 +12,15 @@ from sqlalchemy.engine import Connection
 from qapla_db.errors import Conflict, InvalidRow, QaplaError
 from qapla_db.query.rows import Shape
 
-__all__ = ["blamed", "is_of_a_row", "line_of", "said_of_row"]
+__all__ = ["blamed", "is_of_a_row", "key_of", "line_of", "said_of_row"]
 
 # PostgreSQL says these words in every language, and names tables and columns as they are
 _LINE = re.compile(r"^COPY [^\n]*?, line (\d+)", re.MULTILINE)
 _COPY_COLUMN = re.compile(r"^COPY [^\n]*, line \d+, column ([^\n:]+)", re.MULTILINE)
 _COLUMN = re.compile(r"column [`'\"](?:\w+`\.)*`?([^`'\"]+)|failed: [^,]*\.(\w+)$", re.IGNORECASE)
-_KEY = re.compile(r"\(([^()]+)\)=\(")
+_KEY = re.compile(r"[^(]*\(([^()]+)\)=\((.*)\)[^()]*", re.DOTALL)
+_OF_A_KEY = frozenset({"23503", "23505", "23P01"})
+"""The errors whose detail begins with a key; that of others shows what is in the row."""
 
 _MYSQL_RULES = frozenset({3819, 4025})  # of MySQL and of MariaDB: CHECK
 _MYSQL_VALUES = frozenset({1264, 1265, 1292, 1366, 1406})
@@ -68,11 +70,20 @@ def _field(error: Exception, shape: Shape) -> str | None:
     diagnostics = getattr(getattr(error, "orig", None), "diag", None)
     if diagnostics is not None:
         copied = _COPY_COLUMN.search(diagnostics.context or "")
-        key = _KEY.search(diagnostics.message_detail or "")
-        names = [diagnostics.column_name, copied and copied[1], key and key[1].strip('"')]
+        key = key_of(error)
+        names = [diagnostics.column_name, copied and copied[1], key and key[0][0]]
         return next((fields[name] for name in names if name in fields), None)
     match = _COLUMN.search(str(getattr(error, "orig", error)))
     return fields.get(match[1] or match[2]) if match else None
+
+
+def key_of(error: BaseException) -> tuple[list[str], str] | None:
+    """Return the columns and the values of the key that PostgreSQL names in an error."""
+    diagnostics = getattr(getattr(error, "orig", None), "diag", None)
+    if getattr(diagnostics, "sqlstate", None) not in _OF_A_KEY:
+        return None
+    match = _KEY.fullmatch(getattr(diagnostics, "message_detail", None) or "")
+    return ([name.strip('"') for name in match[1].split(", ")], match[2]) if match else None
 
 
 def line_of(error: BaseException) -> int | None:

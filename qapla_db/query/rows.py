@@ -54,9 +54,10 @@ class Shape:
 
     :param model: the mapped class.
     :param exact: no field is added to a row that lacks it, and the rows keep their order.
+    :param ordered: the rows keep their order.
     """
 
-    def __init__(self, model: type[Any], *, exact: bool) -> None:
+    def __init__(self, model: type[Any], *, exact: bool, ordered: bool = False) -> None:
         self.model = model
         self.table = table_of(model)
         mapper = mapper_of(model)
@@ -68,7 +69,7 @@ class Shape:
         self._known = frozenset(self.columns)
         self._given_by_database = frozenset(filter(self._is_given, self.columns))
         self._fillers = self._make_fillers()
-        self._is_free = not exact and not _refers_to_itself(self.table)
+        self._is_free = not (exact or ordered) and not _refers_to_itself(self.table)
         serial = self.table.autoincrement_column
         self._serial = self.fields.get(serial) if serial is not None else None
 

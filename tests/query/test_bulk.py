@@ -192,6 +192,20 @@ def test_a_rule_of_the_table_names_the_row(database: Database, on_conflict: Any)
         assert [] == codes(session)
 
 
+def test_what_a_row_holds_is_not_taken_for_a_key(database: Database) -> None:
+    """The row that broke a rule is named, though its values look like the key of another."""
+    rows: list[dict[str, Any]] = [
+        {"tenant": 1, "login": f"u{at}", "full_name": "x", "changes": 1} for at in range(MANY)
+    ]
+    rows[3]["login"] = "u3, null"
+    rows[77] |= {"full_name": "(user_name)=(u3", "changes": None}
+    by = ("login", "tenant")
+    with database.session() as session:
+        with pytest.raises(Conflict, match=r"^row 77") as caught:
+            bulk_insert(session, Account, rows, on_conflict="update", by=by)
+    assert (77, "changes") == (caught.value.row, caught.value.field)
+
+
 @pytest.mark.parametrize("count", [3, MANY])
 def test_a_parent_that_is_missing_names_the_row(database: Database, count: int) -> None:
     """A foreign key that leads nowhere is found."""
@@ -283,6 +297,28 @@ def test_ignore_counts_what_was_stored(database: Database, count: int) -> None:
         names = names_of(session)
         assert ("there", "Airport 3") == (names["C1"], names["C3"])
         assert 0 == bulk_insert(session, Airport, rows, on_conflict="ignore", by="code")
+
+
+@pytest.mark.parametrize("count", [0, MANY])
+def test_order_counts_where_fields_differ(database: Database, count: int) -> None:
+    """Of rows with one key the first is kept, or the last one wins, whatever their fields."""
+    rows: list[dict[str, Any]] = [
+        {"code": "A", "name": "first", "elevation": 1},
+        {"code": "A", "name": "second"},
+        {"code": "B", "name": "first"},
+        {"code": "B", "name": "second", "elevation": 2},
+        *airports(count),
+        {"code": "A", "name": "last", "country": "NL"},
+    ]
+    with database.session() as session:
+        assert 2 + count == bulk_insert(session, Airport, rows, on_conflict="ignore", by="code")
+        names = names_of(session)
+        assert ("first", "first") == (names["A"], names["B"])
+        bulk_insert(session, Airport, rows, on_conflict="update", by="code")
+        query = sa.select(Airport).order_by(Airport.code).limit(2)
+        assert [("last", 1, "NL"), ("second", 2, None)] == [
+            (one.name, one.elevation, one.country) for one in session.scalars(query)
+        ]
 
 
 @pytest.mark.parametrize("count", [4, MANY])
