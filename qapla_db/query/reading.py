@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, Literal, TypeVar, overload
 
 import sqlalchemy as sa
+from sqlalchemy.orm import Session
 
 from qapla_db.errors import InvalidArgument, MultipleFound, NotFound
 from qapla_db.query import pages
@@ -105,7 +106,8 @@ def find(
         primary key where nothing is given.
     :param paginate: False gives all of it, as a list.
     :param page: number of the page, from 1.
-    :param per_page: how many to a page.
+    :param per_page: how many to a page; lowered to 100, unless you call ``paginate()``
+        with ``max_per_page``.
     :raises UnknownField: a field that the model does not have.
     """
     session = session_of(session)
@@ -138,6 +140,8 @@ def find_one(
 ) -> Any:
     """Return the one that answers a filter, or None.
 
+    Two rows of equal values are two; an instance that a join repeats is one.
+
     :param session: the session.
     :param target: a mapped class, or a select of one.
     :param filter_by: a mapping of field to value, or an SQL expression.
@@ -145,16 +149,31 @@ def find_one(
     :raises UnknownField: a field that the model does not have.
     """
     session = session_of(session)
-    statement = narrowed(target, filter_by)
-    if not (has_limit(statement) or statement._setup_joins or statement._from_obj):
-        statement = statement.limit(2)  # but where a join may repeat the same one
-    rows = fetched(session, statement)[0]
-    if any(row is not rows[0] for row in rows):
+    rows = _first_two(session, narrowed(target, filter_by))
+    if len(rows) > 1:
         raise MultipleFound(
             f"more than one {model_of(target).__name__} answers the filter {filter_by!r}; "
             "filter by what is unique, or use find()"
         )
     return rows[0] if rows else None
+
+
+def _first_two(session: Session, statement: sa.Select[Any]) -> list[Any]:
+    """Return two of the rows at least, if there are; an instance that a join repeats is one."""
+    joined = bool(statement._setup_joins or statement._from_obj)
+    # an option may say that the joined rows fill a collection, which a limit would cut
+    bounded = not has_limit(statement) and not (joined and statement._with_options)
+    rows, are_rows = fetched(session, statement.limit(2) if bounded else statement)
+    descriptions = statement.column_descriptions
+    if not are_rows or not joined or not _is_entity(descriptions):
+        return rows
+    if bounded and len(rows) > 1 and rows[0] is rows[1]:
+        rows = fetched(session, statement)[0]
+    return list({id(row): row for row in rows}.values())
+
+
+def _is_entity(descriptions: list[Any]) -> bool:
+    return len(descriptions) == 1 and descriptions[0]["expr"] is descriptions[0]["entity"]
 
 
 def check_exists(
@@ -168,7 +187,8 @@ def check_exists(
     :raises UnknownField: a field that the model does not have.
     """
     session = session_of(session)
-    statement = sa.select(narrowed(target, filter_by).exists())
+    rows = narrowed(target, filter_by)
+    statement = sa.select(_unlocked(rows).exists()).execution_options(**_options(rows))
     return bool(session.scalar(statement, bind_arguments=_bind(target)))
 
 
@@ -186,8 +206,9 @@ def count(
     bind = _bind(target)
     counted: sa.Select[Any]
     if isinstance(target, sa.Select):
-        rows = narrowed(target, filter_by).order_by(None).subquery()
-        counted = sa.select(sa.func.count()).select_from(rows)
+        rows = narrowed(target, filter_by).order_by(None)
+        counted = sa.select(sa.func.count()).select_from(_unlocked(rows).subquery())
+        counted = counted.execution_options(**_options(rows))
     else:
         counted = sa.select(sa.func.count()).select_from(target)
         counted = counted.where(*conditions(target, filter_by))
@@ -211,6 +232,19 @@ def narrowed(
             "into the select, or the limit around it"
         )
     return statement.where(*clauses)
+
+
+def _unlocked(statement: sa.Select[Any]) -> sa.Select[Any]:
+    # to count is not to lock
+    unlocked = statement._generate()
+    unlocked._for_update_arg = None
+    return unlocked
+
+
+def _options(statement: sa.Select[Any]) -> dict[str, Any]:
+    # of a single row there are no chunks
+    options = statement.get_execution_options()
+    return {name: value for name, value in options.items() if name != "yield_per"}
 
 
 def _bind(target: type[Any] | sa.Select[*tuple[Any, ...]]) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
-from sqlalchemy.orm import Session, aliased, joinedload
+from sqlalchemy.orm import Session, aliased, contains_eager, joinedload
 
 from qapla_db import Database, NotFound
 from qapla_db.errors import InvalidArgument, Misuse, MultipleFound, UnknownField
@@ -186,3 +186,34 @@ def test_misuse(session: Session) -> None:
     for target in ("City", None, sa.select(sa.func.now())):
         with pytest.raises(Misuse):
             count(session, target, {"code": 1})
+
+
+def test_rows_of_equal_values_are_several(session: Session) -> None:
+    """find_one counts rows, whatever their values are; a limit lets it read no more than two."""
+    seen: list[Any] = []
+    statement = sa.select(Street.city_code)
+    with pytest.raises(MultipleFound):
+        find_one(session, statement, {"city_code": "WAW"})
+    assert "KRK" == find_one(session, statement, {"city_code": "KRK"})
+    joined = sa.select(Street.city_code).join(Street.city)
+    with pytest.raises(MultipleFound):
+        find_one(session, joined, {"city_code": "WAW"})
+    sa.event.listen(session.get_bind(), "before_cursor_execute", lambda *all: seen.append(all[2]))
+    with pytest.raises(MultipleFound):
+        find_one(session, sa.select(Street).join(Street.city))
+    assert [True] == ["LIMIT" in one for one in seen if "FROM street" in one]
+    filled = sa.select(City).join(City.streets).options(contains_eager(City.streets))
+    city = find_one(session, filled, {"code": "WAW"})
+    assert city is not None
+    assert 3 == len(city.streets)
+
+
+def test_counting_locks_nothing(session: Session) -> None:
+    """A count, and the question whether there is any, do without the FOR UPDATE of a select."""
+    seen: list[Any] = []
+    sa.event.listen(session.get_bind(), "before_cursor_execute", lambda *all: seen.append(all[2]))
+    locking = sa.select(City).with_for_update()
+    assert 3 == count(session, locking)
+    assert check_exists(session, locking, {"code": "WAW"})
+    assert locking._for_update_arg is not None
+    assert [False, False] == ["FOR UPDATE" in one for one in seen if "FROM city" in one]
