@@ -9,7 +9,7 @@ import sqlalchemy as sa
 from sqlalchemy import exc, orm
 
 from qapla_db import query
-from qapla_db.errors import Misuse
+from qapla_db.errors import Misuse, NotFound
 from qapla_db.query import CHUNK
 from qapla_db.query.fields import mapper_of
 
@@ -41,19 +41,13 @@ class Query(orm.Query[M]):
         :param ident: the key; a tuple or a mapping of attribute to value where it is composite.
         :param model: the mapped class, where the query has none.
         """
-        found: M | None = self.session.get(
-            self._bare("get", model),
-            ident,
-            options=cast(Any, self._with_options),
-            populate_existing=self.load_options._populate_existing,
-            with_for_update=self._for_update_arg,
-            execution_options=self._execution_options,
-        )
-        return found
+        return self._got("get", ident, model)
 
     def get_one(self, id: Any, *, model: type[Any] | None = None) -> M:
         """Return the instance with a primary key; see :func:`~qapla_db.query.reading.get_one`."""
-        found: M = query.reading.get_one(self.session, self._bare("get_one", model), id)
+        found = self._got("get_one", id, model)
+        if found is None:
+            raise NotFound(self._bare("get_one", model), id)
         return found
 
     @overload
@@ -179,7 +173,7 @@ class Query(orm.Query[M]):
         """
         if isinstance(model, Mapping) and filter_by is None:
             model, filter_by = None, model
-        entity = self._bare("get_or_create", model)
+        entity = self._written("get_or_create", model)
         return query.creating.get_or_create(self.session, entity, filter_by, **defaults)
 
     @overload
@@ -246,14 +240,16 @@ class Query(orm.Query[M]):
         model: type[Any] | None = None,
     ) -> Any:
         """Insert or change; see :func:`~qapla_db.query.changing.upsert`."""
-        entity: Any = self._bare("upsert", model)
+        entity: Any = self._written("upsert", model)
         return query.changing.upsert(self.session, entity, rows, by=by, update=update)
 
     def bulk_update(
         self, rows: Iterable[Row], by: Names | None = None, *, model: type[Any] | None = None
     ) -> int:
         """Change many; see :func:`~qapla_db.query.changing.bulk_update`."""
-        return query.changing.bulk_update(self.session, self._bare("bulk_update", model), rows, by)
+        return query.changing.bulk_update(
+            self.session, self._written("bulk_update", model), rows, by
+        )
 
     def bulk_insert(
         self,
@@ -268,7 +264,7 @@ class Query(orm.Query[M]):
         """Store many; see :func:`~qapla_db.query.bulk.bulk_insert`."""
         return query.bulk.bulk_insert(
             self.session,
-            self._bare("bulk_insert", model),
+            self._written("bulk_insert", model),
             rows,
             on_conflict=on_conflict,
             by=by,
@@ -278,18 +274,40 @@ class Query(orm.Query[M]):
 
     # --- what the query is of
 
+    def _got(self, method: str, ident: Any, model: type[Any] | None) -> M | None:
+        found: M | None = self.session.get(
+            self._bare(method, model),
+            ident,
+            options=cast(Any, self._with_options),
+            populate_existing=self.load_options._populate_existing,
+            with_for_update=self._for_update_arg,
+            execution_options=self._reading(),
+        )
+        return found
+
+    def _reading(self) -> dict[str, Any]:
+        """Return the execution options, with those that a Query keeps apart from a select."""
+        options = dict(self._execution_options)
+        if self.load_options._populate_existing:
+            options["populate_existing"] = True
+        if not self.load_options._autoflush:
+            options["autoflush"] = False
+        return options
+
     def _select(self, model: type[Any] | None) -> sa.Select[Any]:
         if not self._raw_columns:
-            return cast("sa.Select[Any]", self._of(model).statement)
-        if model is not None:
-            self._check_same(model)
-        statement = self.statement
+            statement = self._of(model).statement
+        else:
+            if model is not None:
+                self._check_same(model)
+            statement = self.statement
         if not isinstance(statement, sa.Select):
             raise Misuse(
                 "this query is made from a statement of its own, which cannot be narrowed, "
                 "counted or paged; use session.execute()"
             )
-        return statement
+        options = self._reading()
+        return statement.execution_options(**options) if options else statement
 
     def _of(self, model: type[Any] | None) -> Any:
         if model is None:
@@ -299,6 +317,14 @@ class Query(orm.Query[M]):
             )
         mapper_of(model)
         return self.add_entity(model)
+
+    def _written(self, method: str, model: type[Any] | Any) -> type[Any]:
+        if self._with_options or self._for_update_arg is not None or self._reading():
+            raise Misuse(
+                f"{method}() would not heed the options of this query, such as with_for_update(); "
+                f"begin with a query of the model alone: session.query(Airport).{method}(...)"
+            )
+        return self._bare(method, model)
 
     def _bare(self, method: str, model: type[Any] | Any) -> type[Any]:
         if model is not None:

@@ -8,6 +8,7 @@ from typing import Any, assert_type
 
 import pytest
 import sqlalchemy as sa
+from sqlalchemy import orm
 
 from qapla_db import Database, NotFound, Session
 from qapla_db.errors import Misuse, MultipleFound
@@ -139,6 +140,57 @@ def test_what_writes_refuses_a_filter(session: Session) -> None:
         session.query(City.code).bulk_insert([row])
     with pytest.raises(Misuse, match="statement of its own"):
         session.query(City).from_statement(sa.text("SELECT * FROM city")).find()
+
+
+def test_options_of_the_query_are_respected(session: Session) -> None:
+    """What reads heeds the options of a query, and what writes refuses them."""
+    city = session.get_one(City, "A")
+    fresh = session.query(City).populate_existing()
+    for read in (
+        lambda: fresh.find_one({"code": "A"}),
+        lambda: fresh.get_one("A"),
+        lambda: fresh.get("A"),
+        lambda: list(fresh.find({"code": "A"})),
+    ):
+        city.name = "changed"
+        with session.no_autoflush:
+            read()
+        assert "A" == city.name
+    session.add(City(code="E", name="e"))
+    unflushed = session.query(City).autoflush(False)
+    assert not unflushed.check_exists({"code": "E"})
+    assert 4 == unflushed.count({"code": list("ABCDE")})
+    assert unflushed.find_one({"code": "E"}) is None
+    assert unflushed.get("E") is None
+    with pytest.raises(NotFound):
+        unflushed.get_one("E")
+    assert 1 == len(session.new)
+    session.expunge_all()
+    loaded = session.query(City).options(orm.joinedload(City.streets)).get_one("A")
+    assert "streets" in sa.inspect(loaded).dict
+    row = {"code": "F", "name": "f"}
+    query = session.query(City).with_for_update()
+    for work in (
+        lambda: query.get_or_create({"code": "F"}),
+        lambda: query.upsert(row, by="code"),
+        lambda: query.bulk_insert([row]),
+        lambda: query.bulk_update([row]),
+    ):
+        with pytest.raises(Misuse, match="would not heed the options"):
+            work()
+
+
+def test_rows_are_locked(database: Database) -> None:
+    """get_one and find_one of a query with with_for_update() lock the row where there are locks."""
+    seen: list[Any] = []
+    with database.session() as session:
+        session.add(City(code="A", name="a"))
+        session.flush()
+        sa.event.listen(database.engine, "before_cursor_execute", lambda *all: seen.append(all[2]))
+        query = session.query(City).with_for_update()
+        assert query.get_one("A") is query.find_one({"code": "A"})
+    locks = database.engine.dialect.name != "sqlite"
+    assert [locks, locks] == ["FOR UPDATE" in one for one in seen if "FROM city" in one]
 
 
 def test_sqlalchemy_s_own_methods(session: Session) -> None:
