@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
 import sqlalchemy as sa
+from sqlalchemy.engine import Connection
 from sqlalchemy.orm import Mapper, Session
 
 from qapla_db.errors import InvalidRow, QaplaError, UnknownField
 from qapla_db.query.faults import blamed, is_of_a_row, said_of_row
 from qapla_db.query.rows import Row, Shape
+from qapla_db.query.targets import announce_write
 
-__all__ = ["Batch", "Work", "batches", "check_row", "column_of", "run"]
+__all__ = ["Batch", "Work", "batches", "check_row", "column_of", "expire", "run"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,24 +24,25 @@ class Batch:
     """Rows that follow each other and have the same fields.
 
     :ivar names: the fields, sorted.
-    :ivar rows: the rows, by the keys of the columns.
+    :ivar rows: the rows.
     :ivar start: the number of the first one, counted from 0.
     """
 
     names: list[str]
-    rows: list[dict[str, Any]]
+    rows: list[Row]
     start: int
 
 
 @dataclass(frozen=True, slots=True)
 class Work:
-    """A statement, and the rows that it is run for.
+    """Rows, and what stores them.
 
+    :ivar store: stores rows, and returns how many were matched.
     :ivar start: the number of the first row, counted from 0.
     """
 
-    statement: sa.Insert | sa.Update
-    rows: list[dict[str, Any]]
+    store: Callable[[Connection, Sequence[Row]], int]
+    rows: Sequence[Row]
     start: int
 
 
@@ -54,14 +57,14 @@ def batches(
     :raises UnknownField: a row has a field that is no column.
     """
     found: list[Batch] = []
-    columns: dict[str, str] = {}
     for number, row in enumerate(rows):
         check_row(mapper, row, number, by, changing=changing)
         names = sorted(row)
         if not found or found[-1].names != names:
-            columns = {name: column_of(mapper, name).key for name in names}
+            for name in names:
+                column_of(mapper, name)
             found.append(Batch(names, [], number))
-        found[-1].rows.append({columns[name]: value for name, value in row.items()})
+        found[-1].rows.append(row)
     return found
 
 
@@ -97,7 +100,7 @@ def column_of(mapper: Mapper[Any], name: str) -> sa.Column[Any]:
 
 
 def run(session: Session, mapper: Mapper[Any], works: Sequence[Work]) -> int:
-    """Run statements under a savepoint, and return how many rows they matched.
+    """Store rows under a savepoint, and return how many were matched.
 
     :raises Conflict: a row breaks a rule of the database; it has the row's number.
     :raises InvalidRow: a row cannot be stored; it has the row's number.
@@ -106,12 +109,11 @@ def run(session: Session, mapper: Mapper[Any], works: Sequence[Work]) -> int:
     savepoint = session.begin_nested()  # an error of what is flushed here is the caller's own
     try:
         with savepoint:
+            if works:
+                announce_write(session, "store rows")
             for work in works:
-                bind_arguments = {"mapper": mapper}
-                result: Any = session.execute(
-                    work.statement, work.rows, bind_arguments=bind_arguments
-                )
-                matched += result.rowcount
+                connection = session.connection(bind_arguments={"mapper": mapper})
+                matched += work.store(connection, work.rows)
     except Exception as error:
         if not is_of_a_row(error):
             raise
@@ -128,9 +130,20 @@ def _told(
     try:
         connection = session.connection(bind_arguments={"mapper": mapper})
         for work in works:
-            found = blamed(connection, partial(connection.execute, work.statement), work.rows)
+            found = blamed(connection, partial(work.store, connection), work.rows)
             if found is not None:
                 return said_of_row(found[1], shape, work.start + found[0])
     finally:
         savepoint.rollback()
     return said_of_row(error, shape, None)
+
+
+def expire(session: Session, mapper: Mapper[Any]) -> None:
+    """Make the session read again what may have changed behind its objects.
+
+    Those of the other classes in the table too.
+    """
+    base = mapper.base_mapper.class_
+    for instance in list(session.identity_map.values()):
+        if isinstance(instance, base) and not session.is_modified(instance):
+            session.expire(instance)

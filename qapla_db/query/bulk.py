@@ -13,6 +13,7 @@ from qapla_db.backends.base import is_autocommit
 from qapla_db.backends.copying import can_copy
 from qapla_db.errors import InvalidArgument, InvalidRow, Unsupported
 from qapla_db.query import CHUNK
+from qapla_db.query.batches import expire
 from qapla_db.query.conflicts import OnConflict, Rule, rule_of
 from qapla_db.query.copied import CopyStore
 from qapla_db.query.faults import blamed, is_of_a_row, key_of, line_of, said_of_row
@@ -92,7 +93,7 @@ def bulk_insert(
     except _NotLocated as error:
         raise load.located(error) from error.cause
     if on_conflict == "update":
-        _expire(session, model)
+        expire(session, mapper_of(model))
     return load.stored
 
 
@@ -243,10 +244,3 @@ def _same(one: Exception, other: Exception) -> bool:
         return said and (said.sqlstate, said.constraint_name, said.message_primary)
 
     return told(one) == told(other)
-
-
-def _expire(session: Session, model: type[Any]) -> None:
-    """Make the session read again what may have changed behind its objects."""
-    for instance in list(session.identity_map.values()):
-        if isinstance(instance, model) and not session.is_modified(instance):
-            session.expire(instance)

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any, TypeAlias, TypeVar, overload
 
 import sqlalchemy as sa
+from sqlalchemy.engine import Connection
 from sqlalchemy.orm import Mapper, Session
 
-from qapla_db.backends.upserts import KEY_IS_NAMED, upsert_statement
 from qapla_db.errors import InvalidArgument, Misuse, Unsupported
-from qapla_db.query.batches import Work, batches, check_row, column_of, run
+from qapla_db.query.batches import Work, batches, check_row, column_of, expire, run
 from qapla_db.query.bulk import bulk_insert
+from qapla_db.query.conflicts import Rule, rule_of
 from qapla_db.query.fields import check_fields, mapper_of, primary_key
-from qapla_db.query.keys import check_only_key, key_fields, table_of, unique_key
-from qapla_db.query.targets import AnySession, bind_of, session_of
+from qapla_db.query.inserts import PlainStore
+from qapla_db.query.keys import key_fields, kind_of, table_of
+from qapla_db.query.rows import Shape
+from qapla_db.query.targets import AnySession, session_of
 
 __all__ = ["bulk_update", "delete", "update", "upsert"]
 
@@ -116,26 +120,22 @@ def upsert(
     session = session_of(session)
     fields = key_fields(by)
     mapper = _check_table(model)
-    key = unique_key(model, fields)
     if not isinstance(rows, Mapping) and update is None:
         checked = _checked(mapper, rows, fields)
-        stored = bulk_insert(session, model, checked, on_conflict="update", by=fields)
-        _expire(session, mapper)
-        return stored
+        return bulk_insert(session, model, checked, on_conflict="update", by=fields)
     one = isinstance(rows, Mapping)
     given: list[Row] = [rows] if isinstance(rows, Mapping) else list(rows)
-    dialect = bind_of(session, model).dialect.name
-    kept = {*fields, *(attribute.key for attribute in primary_key(model))}
+    changed = None if update is None else _changed(mapper, _names(update))
+    rule = rule_of(model, "update", fields, changed)
+    shape = Shape(model, exact=True)
     works = []
     for batch in batches(mapper, given, fields):
-        if update is None:
-            changed = [name for name in batch.names if name not in kept]
-        else:
-            changed = _changed(model, _names(update), batch.names)
-        statement = _upsert(dialect, mapper, key, batch.names, changed)
-        works.append(Work(statement, batch.rows, batch.start))
+        if update is not None:
+            _check_given(_names(update), batch.names)
+        store = partial(_store, shape, rule, tuple(batch.names))
+        works.append(Work(store, batch.rows, batch.start))
     run(session, mapper, works)
-    _expire(session, mapper)
+    expire(session, mapper)
     if not one:
         return len(given)
     wanted = [getattr(model, name) == given[0][name] for name in fields]
@@ -167,10 +167,10 @@ def bulk_update(
     fields = key_fields(by) if by is not None else [one.key for one in primary_key(model)]
     works = []
     for batch in batches(mapper, list(rows), fields, changing=True):
-        params = [_renamed(mapper, fields, row) for row in batch.rows]
-        works.append(Work(_update(mapper, fields, batch.names), params, batch.start))
+        store = partial(_change, mapper, fields, batch.names)
+        works.append(Work(store, batch.rows, batch.start))
     matched = run(session, mapper, works)
-    _expire(session, mapper)
+    expire(session, mapper)
     return matched
 
 
@@ -195,78 +195,57 @@ def _checked(mapper: Mapper[Any], rows: Iterable[Row], fields: list[str]) -> Ite
         yield row
 
 
-def _changed(model: type[Any], update: list[str], names: list[str]) -> list[str]:
-    check_fields(model, update)
-    kept = [attribute.key for attribute in primary_key(model) if attribute.key in update]
+def _changed(mapper: Mapper[Any], update: list[str]) -> list[sa.Column[Any]]:
+    check_fields(mapper.class_, update)
+    kept = [field.key for field in primary_key(mapper.class_) if field.key in update]
     if kept:
         raise InvalidArgument(
             f"'update' names {', '.join(map(repr, kept))}, but a row that exists keeps its primary "
             "key, by which it is known elsewhere; leave it out"
         )
+    return [column_of(mapper, name) for name in update]
+
+
+def _check_given(update: list[str], names: list[str]) -> None:
     missing = [name for name in update if name not in names]
     if missing:
         raise InvalidArgument(
             f"'update' names {', '.join(map(repr, missing))}, which not every row gives a value "
             "for; add it to the rows"
         )
-    return update
 
 
-def _upsert(
-    dialect: str,
+def _store(
+    shape: Shape, rule: Rule, fields: tuple[str, ...], connection: Connection, rows: Sequence[Row]
+) -> int:
+    return PlainStore(connection, shape, rule).store(fields, rows)
+
+
+def _change(
     mapper: Mapper[Any],
-    key: tuple[sa.Column[Any], ...],
+    fields: list[str],
     names: list[str],
-    changed: list[str],
-) -> sa.Insert:
-    table = table_of(mapper.class_)
-    given = [column_of(mapper, name) for name in names]
-    if dialect not in KEY_IS_NAMED:
-        check_only_key(mapper.class_, key, given)
-    fixed = _on_update(table, given) if changed else {}
-    columns = [column_of(mapper, name) for name in changed]
-    statement = upsert_statement(dialect, table, key, columns, fixed)
-    kind = mapper.polymorphic_on
-    if isinstance(kind, sa.Column) and kind not in given:
-        statement = statement.values({kind.key: mapper.polymorphic_identity})
-    return statement
-
-
-def _on_update(table: sa.Table, given: list[sa.Column[Any]]) -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for column in table.columns:
-        default: Any = column.onupdate
-        if default is not None and column not in given:
-            found[column.key] = _on_update_value(column, default)
-    return found
-
-
-def _on_update_value(column: sa.Column[Any], default: Any) -> Any:
-    if default.is_clause_element:
-        return default.arg
-    value = default.arg(None) if default.is_callable else default.arg
-    return sa.literal(value, column.type)
-
-
-def _update(mapper: Mapper[Any], fields: list[str], names: list[str]) -> sa.Update:
+    connection: Connection,
+    rows: Sequence[Row],
+) -> int:
     table = table_of(mapper.class_)
     prefix = _prefix(table)
+    columns = {name: column_of(mapper, name) for name in names}
+    keys = {name: columns[name].key for name in names}
     statement = sa.update(table)
     for name in fields:
-        column = column_of(mapper, name)
-        parameter = sa.bindparam(prefix + column.key, type_=column.type)
-        statement = statement.where(column == parameter)
-    if mapper.single and mapper.polymorphic_on is not None:
-        kinds = [one.polymorphic_identity for one in mapper.self_and_descendants]
-        statement = statement.where(sa.or_(*(mapper.polymorphic_on == kind for kind in kinds)))
-    changed = [column_of(mapper, name) for name in names if name not in fields]
-    return statement.values({one.key: sa.bindparam(one.key, type_=one.type) for one in changed})
-
-
-def _renamed(mapper: Mapper[Any], fields: list[str], row: dict[str, Any]) -> dict[str, Any]:
-    prefix = _prefix(table_of(mapper.class_))
-    keys = {column_of(mapper, name).key for name in fields}
-    return {prefix + name if name in keys else name: value for name, value in row.items()}
+        keys[name] = prefix + keys[name]
+        parameter = sa.bindparam(keys[name], type_=columns[name].type)
+        statement = statement.where(columns[name] == parameter)
+    kind = kind_of(mapper.class_)
+    if kind is not None:
+        statement = statement.where(kind)
+    changed = [columns[name] for name in names if name not in fields]
+    statement = statement.values(
+        {one.key: sa.bindparam(one.key, type_=one.type) for one in changed}
+    )
+    params = [{keys[name]: value for name, value in row.items()} for row in rows]
+    return connection.execute(statement, params).rowcount
 
 
 def _prefix(table: sa.Table) -> str:
@@ -275,9 +254,3 @@ def _prefix(table: sa.Table) -> str:
     while any(name.startswith(prefix) for name in table.columns.keys()):  # noqa: SIM118
         prefix = "by_" + prefix
     return prefix
-
-
-def _expire(session: Session, mapper: Mapper[Any]) -> None:
-    for instance in session.identity_map.values():
-        if isinstance(instance, mapper.base_mapper.class_):
-            session.expire(instance)

@@ -10,7 +10,7 @@ import sqlalchemy as sa
 
 from qapla_db.errors import InvalidArgument, Unsupported
 from qapla_db.query.fields import mapper_of
-from qapla_db.query.keys import unique_key
+from qapla_db.query.keys import kind_of, unique_key
 
 __all__ = ["OnConflict", "Rule", "rule_of"]
 
@@ -23,15 +23,25 @@ class Rule:
 
     :ivar on_conflict: it is an error, or the row is left out, or it changes the other.
     :ivar key: the columns of the unique key that is meant; None: any key.
+    :ivar update: the columns to change; None: all that a row gives, but the primary key.
+    :ivar kind: what the other has to be, to be changed: of the class; None: anything.
     """
 
     on_conflict: OnConflict = "error"
     key: tuple[sa.Column[Any], ...] | None = None
+    update: tuple[sa.Column[Any], ...] | None = None
+    kind: sa.ColumnElement[bool] | None = None
 
 
-def rule_of(model: type[Any], on_conflict: OnConflict, by: str | Sequence[str] | None) -> Rule:
+def rule_of(
+    model: type[Any],
+    on_conflict: OnConflict,
+    by: str | Sequence[str] | None,
+    update: Sequence[sa.Column[Any]] | None = None,
+) -> Rule:
     """Check the arguments that say what happens to rows which exist.
 
+    :param update: the columns to change, for "update".
     :raises InvalidArgument: they do not go together.
     :raises UnknownField: the model has no such field.
     :raises Unsupported: the fields are no unique key, or the model counts its versions.
@@ -47,4 +57,7 @@ def rule_of(model: type[Any], on_conflict: OnConflict, by: str | Sequence[str] |
             f"{model.__name__} counts its versions, which only a flush does; change its "
             "instances instead"
         )
-    return Rule(on_conflict, None if by is None else unique_key(model, by))
+    key = None if by is None else unique_key(model, by)
+    if on_conflict != "update":
+        return Rule(on_conflict, key)
+    return Rule(on_conflict, key, None if update is None else tuple(update), kind_of(model))

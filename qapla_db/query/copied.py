@@ -14,6 +14,7 @@ from qapla_db.backends.copying import copy, is_direct, types_of
 from qapla_db.backends.copytext import CopyText
 from qapla_db.errors import InvalidRow
 from qapla_db.query.conflicts import Rule
+from qapla_db.query.faults import OtherKind
 from qapla_db.query.inserts import conflict_clause, insert_of
 from qapla_db.query.rows import Part, Shape
 from qapla_db.query.values import Layout
@@ -137,8 +138,9 @@ class _Stage:
         )
         self.target = _Target(connection, self._table, [*columns, number])
         given = [shape.columns[field] for field in layout.fields]
+        self._rows = self._select()
         insert = insert_of("postgresql", shape.table).from_select(
-            [column.key for column in layout.columns], self._select()
+            [column.key for column in layout.columns], self._rows
         )
         self._insert = conflict_clause(insert, rule, given)
 
@@ -149,6 +151,10 @@ class _Stage:
         )
         options = {"preserve_rowcount": True}
         result = self._connection.execute(self._insert, execution_options=options)
+        if self._rule.kind is not None:
+            given = sa.select(sa.func.count()).select_from(self._rows.subquery())
+            if result.rowcount < self._connection.execute(given).scalar_one():
+                raise OtherKind
         self._connection.exec_driver_sql(f"TRUNCATE {self._table.name}")
         # every row is inserted or changes another, also where a later one changes it again
         return taken if self._rule.on_conflict == "update" else result.rowcount

@@ -12,7 +12,7 @@ from sqlalchemy.engine import Connection
 from qapla_db.errors import Conflict, InvalidRow, QaplaError
 from qapla_db.query.rows import Shape
 
-__all__ = ["blamed", "is_of_a_row", "key_of", "line_of", "said_of_row"]
+__all__ = ["OtherKind", "blamed", "is_of_a_row", "key_of", "line_of", "said_of_row"]
 
 # PostgreSQL says these words in every language, and names tables and columns as they are
 _LINE = re.compile(r"^COPY [^\n]*?, line (\d+)", re.MULTILINE)
@@ -26,6 +26,13 @@ _MYSQL_RULES = frozenset({3819, 4025})  # of MySQL and of MariaDB: CHECK
 _MYSQL_VALUES = frozenset({1264, 1265, 1292, 1366, 1406})
 
 
+class OtherKind(Exception):
+    """The row that has the key of one which was given is not of the model's class."""
+
+    def __init__(self) -> None:
+        super().__init__("the row that has its key is of another class in the same table")
+
+
 def is_of_a_row(error: BaseException) -> bool:
     """Tell whether an error is the fault of the values in a row.
 
@@ -33,7 +40,8 @@ def is_of_a_row(error: BaseException) -> bool:
     """
     if isinstance(error, sa.exc.DBAPIError):
         return _is_rule(error) or _is_value(error)
-    return isinstance(error, sa.exc.StatementError | OverflowError | UnicodeEncodeError)
+    kinds = (OtherKind, sa.exc.StatementError, OverflowError, UnicodeEncodeError)
+    return isinstance(error, kinds)
 
 
 def _is_rule(error: sa.exc.DBAPIError) -> bool:
@@ -60,7 +68,8 @@ def said_of_row(error: Exception, shape: Shape, row: int | None) -> QaplaError:
     where = "a row" if row is None else f"row {row}"
     part = "" if field is None else f", field {field!r}"
     message = f"{where}{part}: {shape.model.__name__} could not be stored: {said}"
-    if row is None or (isinstance(error, sa.exc.DBAPIError) and _is_rule(error)):
+    is_rule = isinstance(error, sa.exc.DBAPIError) and _is_rule(error)
+    if row is None or is_rule or isinstance(error, OtherKind):
         return Conflict(message, model=shape.model, row=row, field=field)
     return InvalidRow(message, row=row, field=field)
 

@@ -11,6 +11,7 @@ from sqlalchemy.engine import Connection
 
 from qapla_db.errors import Unsupported
 from qapla_db.query.conflicts import Rule
+from qapla_db.query.faults import OtherKind
 from qapla_db.query.keys import check_only_key
 from qapla_db.query.rows import Row, Shape
 
@@ -20,6 +21,9 @@ if TYPE_CHECKING:
 __all__ = ["PlainStore", "conflict_clause", "insert_of"]
 
 _COUNTER = "@qapla_db_ignored"
+_COUNTED: sa.ColumnElement[bool] = sa.literal_column(
+    f"({_COUNTER} := {_COUNTER} + 1) IS NULL", sa.Boolean()
+)
 
 
 class PlainStore:
@@ -46,7 +50,9 @@ class PlainStore:
             ]
         given = [shape.columns[field] for field in fields]
         statement = self._statement(given)
-        counts_here = self._is_mysql and self._rule.on_conflict == "ignore"
+        counts_here = self._is_mysql and (
+            self._rule.on_conflict == "ignore" or self._rule.kind is not None
+        )
         if counts_here:
             self._connection.exec_driver_sql(f"SET {_COUNTER} = 0")
         result = self._connection.execute(
@@ -54,11 +60,16 @@ class PlainStore:
             rows,
             execution_options={"preserve_rowcount": True},
         )
+        taken = result.rowcount
         if counts_here:
             # told to count matched rows, the server counts ignored ones too
             ignored = self._connection.exec_driver_sql(f"SELECT {_COUNTER}").scalar_one()
-            return len(rows) - int(ignored)
-        return result.rowcount if self._rule.on_conflict == "ignore" else len(rows)
+            taken = len(rows) - int(ignored)
+        if self._rule.on_conflict == "ignore":
+            return taken
+        if self._rule.kind is not None and taken < len(rows):
+            raise OtherKind
+        return len(rows)
 
     def _statement(self, given: Sequence[sa.Column[Any]]) -> sa.Insert:
         rule, table = self._rule, self._shape.table
@@ -76,22 +87,35 @@ class PlainStore:
         if rule.key is not None:
             check_only_key(self._shape.model, rule.key, given)
         insert: mysql.Insert = insert_of("mysql", table)
-        if rule.on_conflict == "update":
-            changes = _changes(rule, given, insert.inserted)
-            return insert.on_duplicate_key_update(
-                {key: self._without_parameter(value) for key, value in changes.items()}
-            )
-        # never INSERT IGNORE, which stores values that it has cut
         first = next(iter(table.primary_key), next(iter(table.columns)))
-        name = self._connection.dialect.identifier_preparer.format_column(first)
-        counted = sa.literal_column(
-            f"IF(({_COUNTER} := {_COUNTER} + 1) IS NULL, {name}, {name})", first.type
-        )
-        return insert.on_duplicate_key_update({first.key: counted})
+        changes: dict[str, Any] = {}
+        if rule.on_conflict == "ignore":
+            # never INSERT IGNORE, which stores values that it has cut
+            changes[first.key] = sa.case((_COUNTED, first), else_=first)
+        else:
+            for key, value in _changes(rule, given, insert.inserted).items():
+                changes[key] = self._without_parameter(value)
+            if rule.kind is not None:
+                kind = self._without_parameter(rule.kind)
+                for key, value in changes.items():
+                    changes[key] = sa.case((kind, value), else_=table.columns[key])
+                changes[first.key] = sa.case((kind, first), (_COUNTED, first), else_=first)
+        changes = changes or {first.key: first}
+        self._check_names(changes)
+        return insert.on_duplicate_key_update(changes)
+
+    def _check_names(self, changes: Mapping[str, Any]) -> None:
+        for key in changes:
+            name = self._shape.table.columns[key].name
+            if "%" in name:
+                raise Unsupported(
+                    f"the column {name!r} of {self._shape.model.__name__} has a percent sign in "
+                    "its name, which cannot be said here about rows that exist; look for them first"
+                )
 
     def _without_parameter(self, value: Any) -> Any:
         # the driver puts none into what follows the values of many rows
-        if not isinstance(value, sa.BindParameter):
+        if isinstance(value, sa.Column):
             return value
         shown = value.compile(self._connection, compile_kwargs={"literal_binds": True})
         return sa.literal_column(str(shown), value.type)
@@ -117,7 +141,12 @@ def conflict_clause(
     if rule.on_conflict == "ignore":
         return insert.on_conflict_do_nothing(index_elements=rule.key)
     changes = _changes(rule, given, insert.excluded)
-    return insert.on_conflict_do_update(index_elements=rule.key, set_=changes)
+    if not changes and rule.kind is None:
+        return insert.on_conflict_do_nothing(index_elements=rule.key)
+    assert rule.key is not None
+    # a row that nothing is to change in says by this that it is of the class
+    changes = changes or {rule.key[0].key: rule.key[0]}
+    return insert.on_conflict_do_update(index_elements=rule.key, set_=changes, where=rule.kind)
 
 
 def _changes(
@@ -125,17 +154,34 @@ def _changes(
 ) -> dict[str, Any]:
     assert rule.key is not None
     kept = {*rule.key, *rule.key[0].table.primary_key}
-    changes = {column.key: new[column.key] for column in given if column not in kept}
-    for column in rule.key[0].table.columns:
-        if column.onupdate is not None and column not in given:
-            changes[column.key] = _on_update(column)
-    # with nothing to change the row that exists is still one that was asked for
-    return changes or {rule.key[0].key: new[rule.key[0].key]}
+    columns = rule.update
+    if columns is None:
+        columns = tuple(column for column in given if column not in kept)
+    changes = {column.key: new[column.key] for column in columns}
+    if changes:
+        for column in rule.key[0].table.columns:
+            if column.onupdate is not None and column not in given:
+                changes[column.key] = _on_update(column)
+    return changes
 
 
 def _on_update(column: sa.Column[Any]) -> Any:
     default: Any = column.onupdate
     if default.is_clause_element:
         return default.arg
-    value = default.arg(None) if default.is_callable else default.arg
+    value = default.arg(_NoRow(column)) if default.is_callable else default.arg
     return sa.literal(value, column.type)
+
+
+class _NoRow:
+    """What an ``onupdate`` that looks at its row gets, where one value is made for many rows."""
+
+    def __init__(self, column: sa.Column[Any]) -> None:
+        self._column = column
+
+    def __getattr__(self, name: str) -> Any:
+        raise Unsupported(
+            f"the onupdate of the column {str(self._column)!r} looks at the row that is changed, "
+            "of which a statement for many rows knows nothing; give the rows a value for it, or "
+            "change instances"
+        )

@@ -11,7 +11,7 @@ from sqlalchemy.schema import SchemaItem
 from qapla_db.errors import InvalidArgument, Unsupported
 from qapla_db.query.fields import attribute, mapper_of
 
-__all__ = ["check_only_key", "key_fields", "table_of", "unique_key", "unique_keys"]
+__all__ = ["check_only_key", "key_fields", "kind_of", "table_of", "unique_key", "unique_keys"]
 
 _LIMITED = ("postgresql_where", "sqlite_where", "mysql_length", "mariadb_length")
 
@@ -30,6 +30,16 @@ def table_of(model: type[Any]) -> sa.Table:
         f"{model.__name__} is not stored in one table but in {names}: a row alone cannot be "
         "stored; add instances with session.add_all() instead"
     )
+
+
+def kind_of(model: type[Any]) -> sa.ColumnElement[bool] | None:
+    """Return what tells rows of a class from those of others in its table; None: all are of it."""
+    mapper = mapper_of(model)
+    if not mapper.single or mapper.polymorphic_on is None:
+        return None
+    kinds = [one.polymorphic_identity for one in mapper.self_and_descendants]
+    # not IN, which takes no part in a statement for many rows
+    return sa.or_(*(mapper.polymorphic_on == kind for kind in kinds))
 
 
 def unique_keys(table: sa.Table) -> list[tuple[sa.Column[Any], ...]]:

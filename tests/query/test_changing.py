@@ -37,6 +37,18 @@ class Base(DeclarativeBase):
     """Base of the models here."""
 
 
+class Scale(Base):
+    """An onupdate that looks at its row, and a name that drivers have to be careful with."""
+
+    __tablename__ = "scale"
+    a: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    b: Mapped[int]
+    c: Mapped[int | None] = mapped_column(
+        onupdate=lambda context: context.get_current_parameters()["b"] * 10
+    )
+    share: Mapped[int | None] = mapped_column("a%b")
+
+
 class Watch(Base):
     """A column that is named as a parameter for the key could be."""
 
@@ -158,6 +170,34 @@ def test_upsert_of_a_kind(session: Session) -> None:
     made = upsert(session, Dog, {"name": "Rex", "barks": True}, by="name")
     assert "dog" == made.kind
     assert [True] == list(session.scalars(sa.select(Dog.barks)))
+
+
+@pytest.mark.parametrize("count", [1, 120])
+@pytest.mark.parametrize("way", ["one", "some", "many", "bulk_insert"])
+def test_a_row_of_another_class_is_not_changed(session: Session, way: str, count: int) -> None:
+    """Where the row that has the key is of another class, it is a conflict and nothing changes."""
+    cat = Animal(name="Cat")
+    session.add_all([cat, Dog(name="d0", barks=False)])
+    session.flush()
+    rows: list[dict[str, Any]] = [{"name": f"d{at}", "barks": True} for at in range(count)]
+    assert count == upsert(session, Dog, [*rows], by="name")
+    bad = [*rows, {"name": "Cat", "barks": True}]
+    ways: dict[str, Callable[[], object]] = {
+        "one": lambda: upsert(session, Dog, bad[-1], by="name"),
+        "some": lambda: upsert(session, Dog, bad, by="name", update=()),
+        "many": lambda: upsert(session, Dog, bad, by="name"),
+        "bulk_insert": lambda: session.bulk_insert(Dog, bad, on_conflict="update", by="name"),
+    }
+    rows[0]["barks"] = False
+    with pytest.raises(Conflict, match="another class") as caught:
+        ways[way]()
+    assert (0 if way == "one" else count) == caught.value.row
+    table = Animal.metadata.tables["animal"]
+    found = session.execute(sa.select(table.c.kind, table.c.barks).where(table.c.name == "Cat"))
+    assert [("animal", None)] == [tuple(row) for row in found]
+    assert {True} == set(session.scalars(sa.select(Dog.barks)))
+    assert "Cat" == upsert(session, Animal, {"name": "Cat"}, by="name").name
+    assert "dog" == upsert(session, Animal, {"name": "d0"}, by="name").kind
 
 
 @pytest.mark.parametrize("by", ["title", "name", ("code", "name")])
@@ -355,6 +395,36 @@ def test_bulk_update_of_a_kind(session: Session) -> None:
     session.flush()
     rows = [{"name": "a", "barks": True}, {"name": "d", "barks": True}]
     assert 1 == bulk_update(session, Dog, rows, by="name")
+
+
+def test_an_onupdate_that_looks_at_its_row(session: Session) -> None:
+    """It is refused by name where no row is known, and does not count where a value is given."""
+    Base.metadata.create_all(session.connection())
+    row = {"a": 1, "b": 2}
+    for change in (
+        lambda: upsert(session, Scale, row, by="a"),
+        lambda: upsert(session, Scale, [row], by="a"),
+        lambda: upsert(session, Scale, [row], by="a", update="b"),
+    ):
+        with pytest.raises(Unsupported, match=r"'scale\.c'"):
+            change()
+    assert 5 == upsert(session, Scale, {**row, "c": 5}, by="a").c
+    assert 1 == bulk_update(session, Scale, [{"a": 1, "b": 3}])
+    assert 30 == session.scalar(sa.select(Scale.c))
+
+
+@pytest.mark.parametrize("many", [False, True])
+def test_a_percent_sign_in_a_name(session: Session, many: bool) -> None:
+    """The column is changed, or refused by name."""
+    Base.metadata.create_all(session.connection())
+    session.add(Scale(a=1, b=1, share=1))
+    row = {"a": 1, "b": 2, "c": 3, "share": 4}
+    if session.get_bind().dialect.name in ("mysql", "mariadb"):
+        with pytest.raises(Unsupported, match="'a%b'"):
+            upsert(session, Scale, [row] if many else row, by="a")
+    else:
+        upsert(session, Scale, [row] if many else row, by="a")
+        assert 4 == session.scalar(sa.select(Scale.share))
 
 
 def test_bulk_update_minds_no_names(session: Session) -> None:
