@@ -28,7 +28,7 @@ _DUPLICATES = frozenset({"23505", "23P01"})
 
 
 def get_or_create(
-    session: AnySession, model: type[M], filter_by: Mapping[str, Any] | None, **defaults: Any
+    session: AnySession, model: type[M], /, filter_by: Mapping[str, Any] | None, **defaults: Any
 ) -> tuple[M, bool]:
     """Return the instance that has these values, and whether it had to be created.
 
@@ -50,7 +50,8 @@ def get_or_create(
     :param model: the mapped class; its constructor makes the instance.
     :param filter_by: a mapping of field to value, None meaning NULL. An SQL
         expression is refused: nothing can be created from it.
-    :param defaults: what a new instance gets beside the values of ``filter_by``.
+    :param defaults: what a new instance gets beside the values of ``filter_by``. A field of
+        the name ``filter_by`` can only stand in ``filter_by``, or be set on the instance.
     :returns: the instance, flushed, and True when it is new.
     :raises MultipleFound: several rows have these values.
     :raises UnknownField: a field that the model does not have.

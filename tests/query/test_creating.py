@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 
 from qapla_db import Database
 from qapla_db.errors import InvalidArgument, Misuse, MultipleFound, ReadOnlyError, UnknownField
@@ -313,6 +313,36 @@ def test_values_that_contradict_themselves(memory: Database) -> None:
         with pytest.raises(UnknownField, match="naem"):
             get_or_create(session, Airport, {"code": "EPWA"}, naem="b")
         assert get_or_create(session, Airport, {"code": "EPWA", "name": "a"}, name="a")[1]
+
+
+class OwnBase(DeclarativeBase):
+    """Base of the model here."""
+
+
+class Login(OwnBase):
+    """Fields that are named as arguments are."""
+
+    __tablename__ = "login"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    session: Mapped[str]
+    model: Mapped[str | None]
+    filter_by: Mapped[str | None]
+
+
+def test_fields_named_as_arguments(memory: Database) -> None:
+    """A default may be for a field of any name but filter_by, which the filter can have."""
+    OwnBase.metadata.create_all(memory.engine)
+    with memory.session() as session:
+        made, created = get_or_create(session, Login, {"id": 1}, session="s", model="m")
+        assert (created, "s", "m") == (True, made.session, made.model)
+        values = {"session": "t", "filter_by": "f"}
+        other, created = session.get_or_create(Login, values, model="n")
+        assert (created, "n", "f") == (True, other.model, other.filter_by)
+        third, created = session.query(Login).get_or_create({"id": 3}, session="u")
+        assert (created, "u") == (True, third.session)
+        assert session.query().get_or_create(model=Login, filter_by={"id": 4}, session="v")[1]
+        with pytest.raises(Misuse, match="mapped class"):
+            session.query(Login).get_or_create(filter_by={"id": 5}, session="s", model="m")
 
 
 def test_read_only_session(memory: Database) -> None:
