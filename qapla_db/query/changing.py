@@ -8,6 +8,7 @@ from typing import Any, TypeAlias, TypeVar, overload
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
+from sqlalchemy.ext.hybrid import hybrid_method, hybrid_property
 from sqlalchemy.orm import Mapper, Session
 
 from qapla_db.errors import InvalidArgument, Misuse, Unsupported
@@ -36,14 +37,27 @@ def update(session: AnySession, instance: M, values: Row) -> M:
     :param values: field to value.
     :returns: the instance.
     :raises UnknownField: a field that the model does not have; then nothing is set.
+    :raises InvalidArgument: a field that cannot be set; then nothing is set either.
     :raises Misuse: the instance is not in this session, which would store nothing.
     """
     session = session_of(session)
     _check_is_in(session, instance)
     check_fields(type(instance), values)
+    _check_can_be_set(type(instance), values)
     for name, value in values.items():
         setattr(instance, name, value)
     return instance
+
+
+def _check_can_be_set(model: type[Any], names: Iterable[str]) -> None:
+    described = mapper_of(model).all_orm_descriptors
+    for name in names:
+        found: Any = described[name]
+        is_read_only = isinstance(found, hybrid_property) and found.fset is None
+        if is_read_only or isinstance(found, hybrid_method):
+            raise InvalidArgument(
+                f"{model.__name__}.{name} cannot be set; set the fields that it is made of"
+            )
 
 
 def delete(session: AnySession, instance: Any) -> None:

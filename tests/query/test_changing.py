@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
+from sqlalchemy.ext.hybrid import hybrid_method, hybrid_property
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
 from qapla_db import Database, Session
@@ -47,6 +48,16 @@ class Scale(Base):
         onupdate=lambda context: context.get_current_parameters()["b"] * 10
     )
     share: Mapped[int | None] = mapped_column("a%b")
+
+    @hybrid_property
+    def double(self) -> int:
+        """What nobody can set."""
+        return self.b * 2
+
+    @hybrid_method
+    def times(self, factor: int) -> int:
+        """What nobody can set either."""
+        return self.b * factor
 
 
 class Watch(Base):
@@ -101,6 +112,18 @@ def test_update_of_a_misspelt_field(quick: Session) -> None:
     with pytest.raises(UnknownField, match="sice"):
         update(quick, city, {"name": "Warsaw", "sice": 3})
     assert "Warszawa" == city.name
+
+
+def test_update_of_what_cannot_be_set(quick: Session) -> None:
+    """A hybrid without a setter is refused, and the other fields are not set."""
+    Base.metadata.create_all(quick.connection())
+    scale = Scale(a=1, b=1)
+    quick.add(scale)
+    with pytest.raises(InvalidArgument, match=r"Scale\.double cannot be set"):
+        update(quick, scale, {"b": 99, "double": 3})
+    with pytest.raises(InvalidArgument, match=r"Scale\.times cannot be set"):
+        update(quick, scale, {"b": 99, "times": 3})
+    assert 1 == scale.b
 
 
 def test_instance_of_no_session(quick: Session) -> None:
