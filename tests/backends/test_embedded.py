@@ -61,7 +61,7 @@ def test_two_databases_of_one_directory(directory: Path) -> None:
 
 def test_killed_server(directory: Path) -> None:
     """After a kill of the server the next session starts it again; what was committed is there."""
-    with make_application({"main": f"embedded:///{directory}"}) as app:
+    with make_application({"main": f"embedded:///{directory}?fsync=off"}) as app:
         with app.dbs["main"].transaction() as session:
             session.execute(sa.text("CREATE TABLE kept AS SELECT 42 AS answer"))
         killed = postmaster_pid(directory)

@@ -150,6 +150,7 @@ def test_an_isolation_level_per_connection(world: World) -> None:
         assert before == connection.get_isolation_level()
 
 
+@pytest.mark.filterwarnings("ignore:The engine provided as bind:sqlalchemy.exc.SAWarning")
 def test_an_engine_that_speaks_first(world: World) -> None:
     """A listener that runs a statement on every new connection is no obstacle."""
     other = make_world(world.kind, world.engine.url)
