@@ -20,6 +20,7 @@ from qapla_db.query.faults import blamed, is_of_a_row, key_of, line_of, said_of_
 from qapla_db.query.fields import mapper_of
 from qapla_db.query.inserts import PlainStore
 from qapla_db.query.rows import Part, Shape, chunks
+from qapla_db.query.steady import steady
 from qapla_db.query.targets import announce_write, session_of
 
 __all__ = ["bulk_insert"]
@@ -71,6 +72,8 @@ def bulk_insert(
     :raises Unsupported: the model has several tables, no unique key is named by ``by``, or the
         database cannot tell which unique key a row meets.
     :raises ReadOnlyError: the session is read-only.
+    :raises Misuse: the iterable, or ``progress``, has ended the transaction; it says how many
+        rows that has stored.
     """
     session = session_of(session)
     if getattr(session, "read_only", False):
@@ -82,13 +85,16 @@ def bulk_insert(
     shape = Shape(model, exact=on_conflict == "update", ordered=on_conflict == "ignore")
     load = _Load(session, shape, rule)
     try:
-        with session.begin_nested():
+        with steady(session) as savepoint:
             announce_write(session, "store rows")
             for start, read in chunks(rows, chunk):
+                savepoint.check()
                 session.flush()  # what the iterable may have added
                 load.store(read, start)
+                savepoint.rows = start + len(read)
                 if progress is not None:
-                    progress(start + len(read))
+                    progress(savepoint.rows)
+                    savepoint.check()
             load.close()
     except _NotLocated as error:
         raise load.located(error) from error.cause

@@ -286,6 +286,38 @@ def test_rows_may_use_the_session(database: Database) -> None:
         assert MANY == bulk_insert(session, Street, rows(), chunk=50)
 
 
+@pytest.mark.parametrize("way", ["progress", "rows", "rows that go on", "last progress"])
+def test_a_commit_in_between_is_noticed(database: Database, way: str) -> None:
+    """A transaction that ends while rows are stored is an error that says what is committed."""
+
+    def rows() -> Iterator[dict[str, Any]]:
+        yield from airports(70)
+        if way.startswith("rows"):
+            session.commit()
+            if way != "rows":
+                session.scalar(sa.select(sa.func.count()).select_from(City))
+        yield from airports(70, 70)
+
+    def progress(count: int) -> None:
+        if way == "progress" or (way == "last progress" and count == 140):
+            session.commit()
+
+    stored = {"last progress": 140}.get(way, 70)
+    with database.session() as session:
+        with pytest.raises(Misuse, match=f"the first {stored} are committed"):
+            bulk_insert(session, Airport, rows(), chunk=70, progress=progress)
+        assert stored == len(codes(session))
+        assert 1 == bulk_insert(session, Airport, [{"code": "NEXT", "name": "goes on"}])
+
+
+def test_a_rollback_in_between_is_noticed(memory: Database) -> None:
+    """A transaction that is rolled back while rows are stored is an error that says so."""
+    with memory.session() as session:
+        with pytest.raises(Misuse, match="none is stored"):
+            bulk_insert(session, Airport, airports(9), progress=lambda count: session.rollback())
+        assert [] == codes(session)
+
+
 @pytest.mark.parametrize("count", [4, MANY])
 def test_ignore_counts_what_was_stored(database: Database, count: int) -> None:
     """Rows whose key exists are left out, the first of equal ones is stored."""

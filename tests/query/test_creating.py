@@ -341,8 +341,9 @@ def test_fields_named_as_arguments(memory: Database) -> None:
         third, created = session.query(Login).get_or_create({"id": 3}, session="u")
         assert (created, "u") == (True, third.session)
         assert session.query().get_or_create(model=Login, filter_by={"id": 4}, session="v")[1]
+        defaults: dict[str, Any] = {"session": "s", "model": "m"}
         with pytest.raises(Misuse, match="mapped class"):
-            session.query(Login).get_or_create(filter_by={"id": 5}, session="s", model="m")
+            session.query(Login).get_or_create(filter_by={"id": 5}, **defaults)
 
 
 def test_read_only_session(memory: Database) -> None:
