@@ -12,7 +12,9 @@ from qapla_db import (
     Application,
     Database,
     DatabaseApplication,
+    KeysetPage,
     NotFound,
+    Page,
     QaplaError,
     ReadDriver,
     Session,
@@ -83,6 +85,21 @@ def a_session(session: Session) -> None:
     assert_type(session.database_name, str)
     assert_type(session.get(Airport, "EPWA"), Airport | None)
     assert_type(list(session.scalars(sa.select(Airport))), list[Airport])
+
+
+def queries(session: Session) -> None:
+    assert_type(session.find(Airport), Page[Airport])
+    assert_type(session.find(Airport, paginate=False), list[Airport])
+    assert_type(session.find_one(Airport, {"code": "EPWA"}), Airport | None)
+    assert_type(session.get_or_create(Airport, {"code": "EPWA"}), tuple[Airport, bool])
+    assert_type(session.bulk_insert(Airport, [{"code": "EPWA"}]), int)
+    assert_type(session.upsert(Airport, {"code": "EPWA"}, by="code"), Airport)
+    assert_type(session.upsert(Airport, [{"code": "EPWA"}], by="code"), int)
+    assert_type(session.paginate(Airport), Page[Airport])
+    assert_type(session.paginate_keyset(Airport, order_by="code"), KeysetPage[Airport])
+    assert_type(session.query(Airport).find(), Page[Airport])
+    assert_type(session.query(Airport).find_one(), Airport | None)
+    assert_type(session.query(Airport).paginate(page=2), Page[Airport])
 
 
 def drivers(session: Session) -> None:
