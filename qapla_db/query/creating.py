@@ -10,6 +10,7 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
 from qapla_db.errors import InvalidArgument, Misuse, MultipleFound
+from qapla_db.query.comparing import comparable
 from qapla_db.query.fields import check_arguments, mapper_of
 from qapla_db.query.filters import conditions
 from qapla_db.query.targets import AnySession, backend_of, bind_of, session_of
@@ -118,7 +119,11 @@ def _look_up(model: type[M], filter_by: Mapping[str, Any]) -> tuple[sa.Select[M]
         if name not in columns or _is_sql(value):
             return sa.select(model).where(*conditions(model, filter_by)).limit(2), {}
     parts = tuple((name, value is None) for name, value in filter_by.items())
-    parameters = {_BY + name: value for name, value in filter_by.items() if value is not None}
+    parameters = {
+        _BY + name: comparable(getattr(model, name), (value,))[0]
+        for name, value in filter_by.items()
+        if value is not None
+    }
     prepared: Any = _prepared
     return prepared(model, parts), parameters
 

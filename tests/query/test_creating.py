@@ -359,3 +359,12 @@ def test_plain_session(memory: Database) -> None:
     """A session of SQLAlchemy's own will do."""
     with Session(memory.engine) as session:
         assert get_or_create(session, City, {"code": "WAW"}, name="Warszawa")[1]
+
+
+def test_a_value_of_another_type_creates_nothing(database: Database) -> None:
+    """A number for a text is refused: MariaDB would take somebody else's row for it."""
+    with database.session() as session:
+        session.get_or_create(City, {"code": "c1"}, name="Warta")
+        with pytest.raises(InvalidArgument, match=r"City\.code.*str"):
+            session.get_or_create(City, {"code": 0}, name="x")
+        assert 1 == session.count(City)
