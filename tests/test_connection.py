@@ -36,10 +36,21 @@ class Object(Base):
 
     oid: Mapped[str] = mapped_column(sa.String(50), primary_key=True)
     ndethist: Mapped[int]
+    ncovhist: Mapped[int]
+    mjdstarthist: Mapped[float]
+    mjdendhist: Mapped[float]
     firstmjd: Mapped[float]
     lastmjd: Mapped[float]
+    ndet: Mapped[int]
+    deltajd: Mapped[float]
+    meanra: Mapped[float]
+    meandec: Mapped[float]
     step_id_corr: Mapped[str] = mapped_column(sa.String(20))
     corrected: Mapped[bool]
+    stellar: Mapped[bool]
+
+    def __repr__(self) -> str:
+        return f"<Object(oid={self.oid!r})>"
 
 
 class Detection(Base):
@@ -64,10 +75,18 @@ def db(each_url: sa.URL) -> Iterator[SQLConnection]:
 
 MODEL_ARGS: dict[str, Any] = {
     "ndethist": 0,
+    "ncovhist": 0,
+    "mjdstarthist": 0.0,
+    "mjdendhist": 0.0,
     "firstmjd": 0.0,
     "lastmjd": 0.0,
+    "ndet": 0,
+    "deltajd": 0.0,
+    "meanra": 0.0,
+    "meandec": 0.0,
     "step_id_corr": "v1.0.0",
     "corrected": False,
+    "stellar": False,
 }
 
 
@@ -80,6 +99,7 @@ def test_a_first_acquaintance(db: SQLConnection) -> None:
         model=Object, filter_by={"oid": "ZTF_OID"}, **MODEL_ARGS
     )
     assert (obj, False) == (again, created)
+    assert "<Object(oid='ZTF_OID')> created: False" == f"{again} created: {created}"
 
     detections = [{"candid": n, "oid": "ZTF_OID", "mag": n / 10} for n in range(30)]
     assert 30 == db.query(Detection).bulk_insert(detections)
@@ -203,6 +223,18 @@ def test_a_scoped_session(db: SQLConnection) -> None:
     assert mine is db.session()
     db.session.remove()
     assert mine is not db.session()
+
+
+def test_a_scoped_session_on_demand(each_url: sa.URL) -> None:
+    """Connected without a session, one is made where it is needed, and removed after use."""
+    conn = SQLConnection()
+    conn.connect(each_url, base=Base, create_session=False)
+    conn.create_db()
+    conn.create_session(use_scoped=True)
+    assert conn.query().find(model=Object, paginate=False) == []
+    conn.session.remove()
+    assert 0 == conn.query(Object).count()
+    conn.close()
 
 
 def test_a_scope_of_ones_own() -> None:
