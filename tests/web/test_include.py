@@ -257,8 +257,10 @@ sa.event.listen(engine, "close", lambda *about: print("closed"))
 engine.connect().close()
 print("end")
 """
+    # Pyramid's own imports
+    quiet = ["-W", "ignore:'cgi' is:DeprecationWarning", "-W", "ignore:pkg_resources:UserWarning"]
     done = subprocess.run(
-        [sys.executable, "-W", "error", "-W", "ignore:'cgi' is:DeprecationWarning", "-c", code],
+        [sys.executable, "-W", "error", *quiet, "-c", code],
         capture_output=True,
         text=True,
         timeout=60,
