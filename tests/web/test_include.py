@@ -259,6 +259,7 @@ print("end")
 """
     # Pyramid's own imports
     quiet = ["-W", "ignore:'cgi' is:DeprecationWarning", "-W", "ignore:pkg_resources:UserWarning"]
+    quiet += ["-W", "ignore:Deprecated call to `pkg_resources:DeprecationWarning"]
     done = subprocess.run(
         [sys.executable, "-W", "error", *quiet, "-c", code],
         capture_output=True,
