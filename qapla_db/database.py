@@ -16,12 +16,11 @@ from sqlalchemy.engine import Engine
 
 from qapla_db.backends import Backend, safe_url
 from qapla_db.backends.base import Access
+from qapla_db.dropping import check_droppable
 from qapla_db.errors import (
     AlreadyPrepared,
     Closed,
-    ConfigurationError,
     NotPrepared,
-    Refused,
     ServerError,
     SettingInvalid,
     SettingMissing,
@@ -31,12 +30,9 @@ from qapla_db.settings import (
     DatabaseSettings,
     LoadedSettings,
     database_settings,
-    refuse_unless_test_database,
 )
 
 __all__ = ["Database", "Host"]
-
-PRODUCTION = "production"
 
 
 class Host(Protocol):
@@ -361,50 +357,7 @@ class Database:
 
     def check_droppable(self, *, confirm: str | None = None) -> None:
         """Raise Refused where :meth:`drop` would."""
-        settings = self.settings
-        if settings.environment.strip().lower() == PRODUCTION:
-            raise Refused(
-                f"the database {self.name!r} at {settings.address} is of the environment "
-                f"'production' ('db:{self.name}:environment') and is never dropped from here"
-            )
-        if confirm is not None and confirm != self.name:
-            raise Refused(
-                f"the database {self.name!r} was not dropped: the confirmation {confirm!r} is "
-                f"not its name"
-            )
-        if confirm is not None:
-            return
-        endpoint = getattr(self.host, "endpoint", None)
-        if endpoint != "tests":
-            raise Refused(
-                f"the database {self.name!r} at {settings.address} is not dropped: the "
-                f"application is prepared for {endpoint!r}, not for tests. Who means it passes "
-                f"confirm={self.name!r}"
-            )
-        refuse_unless_test_database(settings, self._other_endpoints())
-
-    def _other_endpoints(self) -> list[tuple[str, DatabaseSettings]]:
-        others = []
-        if not hasattr(self.host, "settings_for"):
-            raise Refused(
-                f"the database {self.name!r} is not dropped: its host has no settings_for(), so "
-                f"what other endpoints use cannot be told. Who means it passes "
-                f"confirm={self.name!r}"
-            )
-        for endpoint in ("wsgi", "command", "celery"):
-            loaded = self.host.settings_for(endpoint)
-            for name in self.host.dbs:
-                try:
-                    found = database_settings(loaded.settings, name, endpoint=endpoint)
-                except SettingMissing:
-                    continue  # an endpoint without this database cannot lose it
-                except ConfigurationError as error:
-                    raise Refused(
-                        f"the database {self.name!r} is not dropped: what {endpoint!r} uses "
-                        f"cannot be told, so it might be the same ({error})"
-                    ) from error
-                others.append((endpoint, found))
-        return others
+        check_droppable(self.settings, self.host, confirm=confirm)
 
 
 def _host_name(host: Host) -> str:

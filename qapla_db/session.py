@@ -16,8 +16,8 @@ from sqlalchemy.sql.elements import TextClause
 from sqlalchemy.sql.selectable import Select, TextualSelect
 
 from qapla_db.backends import Backend
-from qapla_db.backends.base import is_autocommit, is_sandboxed
 from qapla_db.backends.commits import check_commit
+from qapla_db.backends.states import is_autocommit, is_sandboxed
 from qapla_db.errors import ReadOnlyError
 from qapla_db.query.methods import QueryMethods
 from qapla_db.query.sql import Query

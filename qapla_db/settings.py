@@ -13,7 +13,7 @@ import importlib.util
 import json
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType
@@ -28,7 +28,6 @@ from qapla_db.backends.urls import complete_url
 from qapla_db.errors import (
     ConfigurationError,
     InvalidArgument,
-    Refused,
     SettingInvalid,
     SettingMissing,
     SettingsModuleMissing,
@@ -41,7 +40,6 @@ __all__ = [
     "Settings",
     "database_settings",
     "load_settings",
-    "refuse_unless_test_database",
 ]
 
 ENDPOINTS = ("wsgi", "tests", "shell", "command", "celery")
@@ -334,65 +332,3 @@ def _mapping(settings: Mapping[str, Any], key: str) -> dict[str, Any]:
             key=key,
         )
     return dict(value)
-
-
-def refuse_unless_test_database(
-    tests: DatabaseSettings, others: Iterable[tuple[str, DatabaseSettings]]
-) -> None:
-    """Refuse to touch a database that may not be a test database.
-
-    :param tests: what the tests are set to use.
-    :param others: pairs of an endpoint and a database that it would use.
-    :raises Refused: the name has no part ``test`` between ``_``, ``-`` or its
-        ends, or another endpoint would use the same server and database, or one
-        that cannot be told from it.
-    """
-    if tests.backend.is_volatile(tests.url):
-        return
-    name = tests.backend.name_of(tests.url)
-    advice = f"Give {tests.source!r} a database of its own in settings/tests.py"
-    for endpoint, other in others:
-        if _may_be_one(tests, other):
-            raise Refused(
-                f"the tests of the database {tests.name!r} would drop {tests.address}, which is "
-                f"the database that {endpoint!r} uses as {other.name!r} ({other.source!r}), or "
-                f"cannot be told from it. {advice}, named e.g. {name}_test"
-            )
-    if {"dbname", "database", "db"} & set(tests.connect_args):
-        raise Refused(
-            f"the tests of the database {tests.name!r} would drop {tests.address}, but "
-            f"'connect_args' in 'db:{tests.name}:options' names a database too; name it in "
-            f"{tests.source!r} alone"
-        )
-    if "test" not in re.split(r"[_-]", name.lower()):
-        raise Refused(
-            f"the tests of the database {tests.name!r} would drop {tests.address}, whose name "
-            f"{name!r} has no part 'test' between '_', '-' or its ends. {advice}, "
-            f"named e.g. {name}_test"
-        )
-
-
-def _may_be_one(one: DatabaseSettings, other: DatabaseSettings) -> bool:
-    """Tell whether two databases are one, or cannot be proved to be two.
-
-    Names differ when they do so without their case too: some servers ignore it.
-    """
-    (server, name), (other_server, other_name) = one.identity, other.identity
-    if server == other_server and name.casefold() == other_name.casefold():
-        return True
-    if _final_name(one) != _final_name(other):
-        return False
-    both = (one, other)
-    if not all(found.backend.is_plain(found.url, found.connect_args) for found in both):
-        return True
-    if not all(where.startswith(("/", "localhost:")) for where in (server, other_server)):
-        return False
-    # a server of this machine may listen on a socket and, under any number, on a port
-    are_sockets = server.startswith("/") and other_server.startswith("/")
-    return not (are_sockets or all(found.backend.is_by_tcp(found.url) for found in both))
-
-
-def _final_name(settings: DatabaseSettings) -> str:
-    args = settings.connect_args
-    given = args.get("dbname") or args.get("database") or args.get("db")
-    return str(given or settings.backend.name_of(settings.url)).casefold()

@@ -16,6 +16,7 @@ import pytest
 import sqlalchemy as sa
 
 from qapla_db import QaplaError
+from qapla_db.dropping import refuse_unless_test_database
 from qapla_db.errors import (
     ConfigurationError,
     DriverMissing,
@@ -31,7 +32,6 @@ from qapla_db.settings import (
     Settings,
     database_settings,
     load_settings,
-    refuse_unless_test_database,
 )
 
 ROOT = Path(__file__).parents[1]

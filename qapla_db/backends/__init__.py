@@ -9,7 +9,8 @@ from importlib.metadata import entry_points
 import sqlalchemy as sa
 
 from qapla_db.backends.address import safe_url
-from qapla_db.backends.base import READ_ONLY, Backend
+from qapla_db.backends.base import Backend
+from qapla_db.backends.states import READ_ONLY
 
 __all__ = ["READ_ONLY", "Backend", "get_backend", "safe_url"]
 

@@ -14,22 +14,16 @@ from typing import Any, ClassVar
 
 import sqlalchemy as sa
 from sqlalchemy import event, pool
-from sqlalchemy.engine import Connection, Engine, ExceptionContext
+from sqlalchemy.engine import Connection, Engine
 
 from qapla_db.backends.address import one_value, safe_url, server_name
-from qapla_db.backends.commits import guard_commits, is_autocommit, is_sandboxed
+from qapla_db.backends.commits import guard_commits
+from qapla_db.backends.listeners import Connect, ErrorMap
 from qapla_db.backends.pools import pool_takes
+from qapla_db.backends.states import READ_ONLY
 from qapla_db.errors import DriverMissing, InvalidArgument, ServerError, SettingInvalid
 
-__all__ = [
-    "NO_SETTINGS",
-    "READ_ONLY",
-    "Access",
-    "Backend",
-    "Connector",
-    "is_autocommit",
-    "is_sandboxed",
-]
+__all__ = ["NO_SETTINGS", "Access", "Backend", "Connector"]
 
 log = logging.getLogger("qapla_db")
 
@@ -52,9 +46,6 @@ NO_SETTINGS = Access()
 
 Connector = Callable[[sa.Dialect, object, Any, dict[str, Any]], Any]
 """Listener ``do_connect`` of an engine."""
-
-READ_ONLY = "qapla_db_read_only"
-"""Execution option of the connections that a read-only session runs on."""
 
 
 def _is_installed(module: str) -> bool:
@@ -256,7 +247,7 @@ class Backend(ABC):
             ) from error
         self.install(engine)
         note = f"database {label!r} at {safe_url(url)}, from {key!r}"
-        event.listen(engine, "handle_error", _ErrorMap(self, note))
+        event.listen(engine, "handle_error", ErrorMap(self, note))
         event.listen(engine, "do_connect", self.connector(url, label, key))
         guard_commits(engine, self, label)
         return engine
@@ -271,7 +262,7 @@ class Backend(ABC):
         :param label: the database's name, for messages.
         :param key: the setting that the URL came from, for messages.
         """
-        return _Connect(self, label, key)
+        return Connect(self, label, key)
 
     def read_only_options(self) -> dict[str, Any]:
         """Return the execution options of a read-only session's connections."""
@@ -376,57 +367,3 @@ class Backend(ABC):
         :param connection: the driver's, or the pool's record of it where the
             driver's allows no weak references.
         """
-
-
-class _Connect:
-    """Listener: connects, and says where a keyword is from that the driver does not take."""
-
-    def __init__(self, backend: Backend, label: str, key: str) -> None:
-        self.backend = backend
-        self.label = label
-        self.key = key
-
-    def __call__(
-        self, dialect: sa.Dialect, record: object, arguments: Any, keywords: dict[str, Any]
-    ) -> Any:
-        try:
-            return dialect.connect(*arguments, **keywords)
-        except Exception as error:
-            if not self.backend.refuses_arguments(error):
-                raise
-            problem = str(error).strip()
-        # outside the handler: the chained error's frames would show the password to a debugger
-        raise SettingInvalid(
-            f"the driver of the database {self.label!r} cannot be called: {problem}; correct the "
-            f"query of {self.key!r} or 'connect_args' in 'db:{self.label}:options'",
-            key=self.key,
-        )
-
-
-class _ErrorMap:
-    """Listener: maps what the driver says to what SQLAlchemy does with the connection."""
-
-    def __init__(self, backend: Backend, note: str) -> None:
-        self.backend = backend
-        self.note = note
-
-    def __call__(self, context: ExceptionContext) -> None:
-        backend, wrapped = self.backend, context.sqlalchemy_exception
-        connection = context.connection
-        is_told_to_end = not isinstance(context.original_exception, Exception)
-        if is_told_to_end and connection is not None:
-            # SQLAlchemy is about to throw the connection away, with its statement running
-            backend.stop_statement(connection)
-        if not isinstance(wrapped, sa.exc.DBAPIError):
-            return
-        code = backend.error_code(context.original_exception)
-        if code in backend.lost_codes and not (
-            code in backend.read_only_codes and _is_read_only(connection)
-        ):
-            context.is_disconnect = True
-        if connection is None:
-            wrapped.add_note(self.note)
-
-
-def _is_read_only(connection: Connection | None) -> bool:
-    return connection is not None and bool(connection.get_execution_options().get(READ_ONLY))

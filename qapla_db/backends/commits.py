@@ -14,24 +14,15 @@ from weakref import WeakSet
 from sqlalchemy import event
 from sqlalchemy.engine import Connection, Engine, ExceptionContext, RootTransaction
 
+from qapla_db.backends.states import is_autocommit, is_sandboxed
 from qapla_db.errors import TransactionFailed
 
 if TYPE_CHECKING:
     from qapla_db.backends.base import Backend
 
-__all__ = ["check_commit", "guard_commits", "is_autocommit", "is_sandboxed"]
+__all__ = ["check_commit", "guard_commits"]
 
 _rolled_back: WeakSet[RootTransaction] = WeakSet()
-
-
-def is_sandboxed(connection: Connection) -> bool:
-    """Tell whether a test sandbox owns the transactions of this connection's engine."""
-    return bool(getattr(connection.engine.pool, "sandboxed", False))
-
-
-def is_autocommit(connection: Connection) -> bool:
-    """Tell whether the connection runs without transactions."""
-    return connection.get_execution_options().get("isolation_level") == "AUTOCOMMIT"
 
 
 def check_commit(backend: Backend, label: str, connection: Connection) -> None:

@@ -12,8 +12,9 @@ import sqlalchemy as sa
 from sqlalchemy import event
 from sqlalchemy.engine import Connection, Engine
 
-from qapla_db.backends.base import NO_SETTINGS, READ_ONLY, Access, Backend, is_sandboxed, log
+from qapla_db.backends.base import NO_SETTINGS, Access, Backend, log
 from qapla_db.backends.savepoints import quicken_savepoints
+from qapla_db.backends.states import READ_ONLY, is_sandboxed
 from qapla_db.errors import ServerError
 
 __all__ = ["PostgreSQLBackend"]

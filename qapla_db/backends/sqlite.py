@@ -26,15 +26,9 @@ from sqlalchemy.engine import Connection, Engine
 from sqlalchemy.pool import PoolProxiedConnection
 
 from qapla_db.backends.address import one_value, safe_url
-from qapla_db.backends.base import (
-    NO_SETTINGS,
-    READ_ONLY,
-    Access,
-    Backend,
-    is_autocommit,
-    is_sandboxed,
-)
+from qapla_db.backends.base import NO_SETTINGS, Access, Backend
 from qapla_db.backends.savepoints import quicken_savepoints
+from qapla_db.backends.states import READ_ONLY, is_autocommit, is_sandboxed
 from qapla_db.errors import InvalidArgument, ServerError, SessionConflict
 
 __all__ = ["SQLiteBackend"]

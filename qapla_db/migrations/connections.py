@@ -14,7 +14,7 @@ from sqlalchemy import event, pool
 from sqlalchemy.engine import Connection, Engine
 
 from qapla_db.backends import Backend
-from qapla_db.backends.base import is_autocommit
+from qapla_db.backends.states import is_autocommit
 from qapla_db.database import Database
 from qapla_db.errors import MigrationError, ServerError
 

@@ -9,8 +9,8 @@ from typing import Any, TypeVar
 from sqlalchemy.engine import Connection
 from sqlalchemy.orm import Session, scoped_session
 
-from qapla_db.backends.base import is_autocommit
 from qapla_db.backends.copying import can_copy
+from qapla_db.backends.states import is_autocommit
 from qapla_db.errors import InvalidArgument, InvalidRow, Unsupported
 from qapla_db.query import CHUNK
 from qapla_db.query.batches import expire
