@@ -43,7 +43,7 @@ for_root = pytest.mark.skipif(
 FAST = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
 SECONDS = 20.0
 PRELUDE = """
-import os, signal, sys, threading, time
+import fcntl, os, select, signal, sys, threading
 from pathlib import Path
 import sqlalchemy as sa
 from qapla_db.backends.embedded_server import *
@@ -55,6 +55,14 @@ def ask(question, server=None):
         return result.scalar() if result.returns_rows else None
 def say(*words):
     print(*words, flush=True)
+def is_owned():
+    # the supervisor stops the server when it gets this lock, and not before
+    with open(directory + '.owners', 'r+b') as owners:
+        try:
+            fcntl.flock(owners, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return True
+    return False
 """
 OWN = "start(directory, options); say('up'); sys.stdin.read()"
 
@@ -692,15 +700,13 @@ def test_a_forked_child_is_an_owner(cluster: Path, run: Run) -> None:
     parent = run(
         """
 server = start(directory, options)
-parent = os.getpid()
+reading, writing = os.pipe()
 if os.fork():
     os._exit(0)
-for _ in range(2000):
-    if os.getppid() != parent:
-        break
-    time.sleep(0.01)
+os.close(writing)
+assert select.select([reading], [], [], 20)[0], 'the parent has not ended'
+assert is_owned()
 assert server == start(directory, options)
-time.sleep(0.3)  # longer than the supervisor would need
 say(ask('select 42', server))
 """,
         cluster,
@@ -720,7 +726,7 @@ if child := os.fork():
 else:
     release(directory)
     os._exit(0)
-time.sleep(0.3)  # longer than the supervisor would need
+assert is_owned()
 say(ask('select 42', server))
 """,
         cluster,
@@ -764,8 +770,9 @@ def test_a_daemon_that_closes_its_descriptors_owns_it_again(cluster: Path, run: 
         """
 start(directory, options)
 os.closerange(3, 256)
+assert not is_owned()
 start(directory, options)
-time.sleep(0.3)  # longer than the supervisor would need
+assert is_owned()
 say(is_running(directory))
 """,
         cluster,
@@ -781,7 +788,7 @@ signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the backgro
 server = start(directory, options)
 try:
     say('up')
-    time.sleep(20)
+    threading.Event().wait(20)  # for the interrupt
 except KeyboardInterrupt:
     say(ask('select 42 from pg_sleep(0.2)', server))
 """,
