@@ -17,14 +17,13 @@ from qapla_db import query
 from qapla_db.errors import InvalidArgument, Misuse, NotFound
 from qapla_db.query import CHUNK
 from qapla_db.query.fields import check_arguments
-from qapla_db.query.filters import FilterBy, OrderBy, conditions, order_clauses
-from qapla_db.query.readers import QUIET, ReadingSession, check_parts
-from qapla_db.query.targets import AnySession, nulls_sort_last
 
 if TYPE_CHECKING:
     from qapla_db.query.changing import Names, Row
     from qapla_db.query.conflicts import OnConflict
+    from qapla_db.query.filters import FilterBy, OrderBy
     from qapla_db.query.pages import Page
+    from qapla_db.query.targets import AnySession
 
 __all__ = ["ReadDriver", "WriteDriver"]
 
@@ -72,7 +71,7 @@ class ReadDriver(_Driver[M]):
 
     def __init__(self, session: AnySession) -> None:
         self._session = self._checked(session)
-        self.session = ReadingSession(self._session)
+        self.session = query.readers.ReadingSession(self._session)
 
     def get_by_id(self, id: Any) -> M:
         """Return the instance with this primary key; one in the session costs no SQL.
@@ -80,7 +79,7 @@ class ReadDriver(_Driver[M]):
         :param id: the key; a tuple or a mapping of attribute to value where it is composite.
         :raises NotFound: there is no such row.
         """
-        found: M | None = self._session.get(self.model, id, execution_options=QUIET)
+        found: M | None = self._session.get(self.model, id, execution_options=query.readers.QUIET)
         if found is None:
             raise NotFound(self.model, id)
         return found
@@ -145,7 +144,7 @@ class ReadDriver(_Driver[M]):
         :param filter_by: a mapping of field to value, or an SQL expression.
         :param order_by: fields (``-`` before the descending) or SQL expressions.
         """
-        statement = self._select(filter_by, order_by).execution_options(**QUIET)
+        statement = self._select(filter_by, order_by).execution_options(**query.readers.QUIET)
         with self._session.no_autoflush:
             return query.pages.paginate(
                 self._session,
@@ -175,21 +174,21 @@ class ReadDriver(_Driver[M]):
         :param filter_by: a mapping of field to value, or an SQL expression.
         :param chunk: number of rows fetched at a time.
         """
-        statement = self._select(filter_by).execution_options(**QUIET)
+        statement = self._select(filter_by).execution_options(**query.readers.QUIET)
         return query.streaming.stream(self._session, statement, chunk=chunk)
 
     def _select(self, filter_by: FilterBy, order_by: OrderBy = None) -> sa.Select[Any]:
         statement: sa.Select[Any] = sa.select(self.model).where(*self._clauses(filter_by))
         if order_by is None:
             return statement
-        nulls_last = nulls_sort_last(self._session, self.model)
-        order = order_clauses(self.model, order_by, nulls_sort_last=nulls_last)
-        check_parts(order)
+        nulls_last = query.targets.nulls_sort_last(self._session, self.model)
+        order = query.filters.order_clauses(self.model, order_by, nulls_sort_last=nulls_last)
+        query.readers.check_parts(order)
         return statement.order_by(*order)
 
     def _clauses(self, filter_by: FilterBy) -> list[sa.ColumnElement[bool]]:
-        clauses = conditions(self.model, filter_by)
-        check_parts(clauses)
+        clauses = query.filters.conditions(self.model, filter_by)
+        query.readers.check_parts(clauses)
         return clauses
 
 

@@ -13,15 +13,31 @@ if TYPE_CHECKING:
     from qapla_db.query import bulk as bulk
     from qapla_db.query import changing as changing
     from qapla_db.query import creating as creating
+    from qapla_db.query import filters as filters
     from qapla_db.query import keyset as keyset
     from qapla_db.query import pages as pages
+    from qapla_db.query import readers as readers
     from qapla_db.query import reading as reading
     from qapla_db.query import streaming as streaming
+    from qapla_db.query import targets as targets
 
 CHUNK = 20_000
 """Rows that ``bulk_insert`` holds in memory and sends at once."""
 
-_ROOMS = frozenset({"bulk", "changing", "creating", "keyset", "pages", "reading", "streaming"})
+_ROOMS = frozenset(
+    {
+        "bulk",
+        "changing",
+        "creating",
+        "filters",
+        "keyset",
+        "pages",
+        "readers",
+        "reading",
+        "streaming",
+        "targets",
+    }
+)
 
 
 def __getattr__(name: str) -> Any:
