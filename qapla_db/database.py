@@ -250,7 +250,9 @@ class Database:
 
         :param read_only: the session refuses to write, here and at the server.
         """
-        bind = self._read_only_engine if read_only else self.engine
+        bind = self._reader if read_only else self._engine
+        if bind is None or self._pid != os.getpid():
+            bind = self._read_only_engine if read_only else self.engine
         try:
             return Session(bind, read_only=read_only, **self._session_options)
         except (TypeError, sa.exc.ArgumentError) as error:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
+from itertools import islice
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
@@ -28,7 +30,7 @@ __all__ = ["Session"]
 log = logging.getLogger("qapla_db")
 
 MANY = 8
-"""Connections that a session remembers before it looks which of them are closed."""
+"""Connections and transactions that a session remembers before it looks which are over."""
 
 
 class Session(QueryMethods, SQLAlchemySession):  # type: ignore[misc]  # query() is of ours
@@ -71,13 +73,20 @@ class Session(QueryMethods, SQLAlchemySession):  # type: ignore[misc]  # query()
     @property
     def has_uncommitted(self) -> bool:
         """Whether the session holds changes, flushed or not, that no commit has stored."""
-        if self._written:
+        if self._written and any(one in self._written for one in self._transactions()):
             return True
         # the usual case, at a tenth of the cost of the question behind it
         return not self._is_clean() and self._has_unflushed()
 
     def _has_unflushed(self) -> bool:
         return bool(self.new or self.deleted or any(map(self.is_modified, self.dirty)))
+
+    def _transactions(self) -> Iterator[SessionTransaction]:
+        """Yield the innermost transaction and those around it."""
+        transaction = self.get_nested_transaction() or self.get_transaction()
+        while transaction is not None:
+            yield transaction
+            transaction = transaction.parent
 
     def commit(self) -> None:
         """Flush and commit.
@@ -101,9 +110,10 @@ class Session(QueryMethods, SQLAlchemySession):  # type: ignore[misc]  # query()
         """
         used, broken = self._used, False
         try:
-            for connection in used:
-                if not is_sandboxed(connection):  # there it may be another session's statement
-                    broken = self._backend.stop_statement(connection) or broken
+            if self._backend.is_server:
+                for connection in used:
+                    if not is_sandboxed(connection):  # there it may be another session's statement
+                        broken = self._backend.stop_statement(connection) or broken
             if broken:
                 self.invalidate()
             else:
@@ -180,9 +190,9 @@ class Session(QueryMethods, SQLAlchemySession):  # type: ignore[misc]  # query()
             )
         if self.autobegin and not self.in_transaction():
             self.begin()
-        transaction = self.get_nested_transaction() or self.get_transaction()
-        if transaction is not None:
-            self._written.add(transaction)
+        if len(self._written) > MANY:
+            self._written.intersection_update(self._transactions())
+        self._written.update(islice(self._transactions(), 1))
 
 
 def _flushing(session: Any, context: object, instances: object) -> None:
@@ -218,12 +228,6 @@ def _committed(session: Any) -> None:
         session._written.add(savepoint.parent)  # what it wrote is now its parent's
 
 
-def _ended(session: Any, transaction: SessionTransaction) -> None:
-    if session._written:
-        session._written.discard(transaction)
-
-
 event.listen(Session, "before_flush", _flushing)
 event.listen(Session, "after_begin", _began)
 event.listen(Session, "after_commit", _committed)
-event.listen(Session, "after_transaction_end", _ended)

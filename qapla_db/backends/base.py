@@ -69,6 +69,9 @@ class Backend(ABC):
     default_driver: ClassVar[str]
     """Driver for a URL that names none."""
 
+    is_server: ClassVar[bool] = True
+    """Whether statements run in a server, which goes on when the caller is interrupted."""
+
     default_port: ClassVar[int] = 0
 
     default_sockets: ClassVar[frozenset[str]] = frozenset()

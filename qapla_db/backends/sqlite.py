@@ -50,6 +50,7 @@ class SQLiteBackend(Backend):
 
     name = "sqlite"
     default_driver = "pysqlite"
+    is_server = False
     # SQLITE_BUSY, SQLITE_LOCKED and their extended forms
     retry_codes: ClassVar = frozenset({5, 6, 261, 262, 517})
     isolation_level = "SERIALIZABLE"

@@ -71,7 +71,10 @@ class Bag:
             # a comparison of the application's own types; the answer is on its way
             log.warning("whether a commit is missing cannot be told", exc_info=True)
         finally:
-            self.close()
+            if self.inner or len(self.opened) > 1:
+                self.close()
+            else:  # the usual request
+                self.opened.pop()[1].abandon()
 
     def close(self) -> None:
         """Roll back and close every session, even if closing one is interrupted."""
