@@ -11,7 +11,7 @@ from sqlalchemy.engine import Connection, Engine
 
 from qapla_db.backends.address import one_value
 from qapla_db.backends.base import NO_SETTINGS, Access, Backend, log
-from qapla_db.backends.postgresql import detach_socket
+from qapla_db.backends.sockets import detach_socket
 from qapla_db.backends.states import READ_ONLY, is_autocommit, is_sandboxed
 
 __all__ = ["MariaDBBackend", "MySQLBackend"]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import stat
 import time
 from collections.abc import Mapping
 from typing import Any, ClassVar
@@ -14,6 +13,7 @@ from sqlalchemy.engine import Connection, Engine
 
 from qapla_db.backends.base import NO_SETTINGS, Access, Backend, log
 from qapla_db.backends.savepoints import quicken_savepoints
+from qapla_db.backends.sockets import detach_socket
 from qapla_db.backends.states import READ_ONLY, is_sandboxed
 from qapla_db.errors import ServerError
 
@@ -173,21 +173,6 @@ def _begin(connection: Connection) -> None:
         dbapi = connection.connection.dbapi_connection
         if getattr(dbapi, "autocommit", False):  # the driver begins nothing by itself
             connection.exec_driver_sql("BEGIN READ ONLY")
-
-
-def detach_socket(descriptor: int) -> None:
-    """Point this process's copy of a socket at nothing; the parent's stays as it is.
-
-    Whoever still uses the connection in this process gets an error at once,
-    instead of a share in the conversation of another process.
-    """
-    if not stat.S_ISSOCK(os.fstat(descriptor).st_mode):
-        return
-    nothing = os.open(os.devnull, os.O_RDWR)
-    try:
-        os.dup2(nothing, descriptor, inheritable=False)
-    finally:
-        os.close(nothing)
 
 
 def _quoted(connection: Connection, name: str | None) -> str:

@@ -11,8 +11,9 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, TextIO
 
+import sqlalchemy as sa
 from alembic import command
 from alembic.config import Config
 from alembic.runtime.environment import EnvironmentContext
@@ -24,7 +25,7 @@ from qapla_db.errors import MigrationError, QaplaError
 from qapla_db.migrations.checks import nothing_done
 from qapla_db.migrations.environment import COMPLETED, sharing
 
-__all__ = ["current", "downgrade", "migrate", "recreate"]
+__all__ = ["current", "downgrade", "migrate", "recreate", "run_alembic"]
 
 Report = Callable[[str], object]
 
@@ -41,7 +42,7 @@ def migrate(database: Database, revision: str = "head", *, report: Report | None
     :raises MigrationError: it did not get there; the message says why and what is left.
     :raises ServerError: the database cannot be reached.
     """
-    _run(database, lambda config: command.upgrade(config, revision), report)
+    run_alembic(database, lambda config: command.upgrade(config, revision), report=report)
 
 
 def downgrade(database: Database, revision: str, *, report: Report | None = None) -> None:
@@ -51,7 +52,7 @@ def downgrade(database: Database, revision: str, *, report: Report | None = None
     :param report: gets a line for each step.
     :raises MigrationError: it did not get there.
     """
-    _run(database, lambda config: command.downgrade(config, revision), report)
+    run_alembic(database, lambda config: command.downgrade(config, revision), report=report)
 
 
 def current(database: Database) -> tuple[str, ...]:
@@ -67,7 +68,7 @@ def current(database: Database) -> tuple[str, ...]:
         with EnvironmentContext(config, script, fn=look, dont_mutate=True):
             script.run_env()
 
-    _run(database, run, None)
+    run_alembic(database, run)
     return tuple(sorted(heads))
 
 
@@ -98,9 +99,32 @@ def recreate(database: Database, *, confirm: str | None = None) -> None:
         migrate(one)
 
 
-def _run(database: Database, run: Callable[[Config], None], report: Report | None) -> None:
+def run_alembic(
+    database: Database,
+    run: Callable[[Config], object],
+    *,
+    report: Report | None = None,
+    url: sa.URL | None = None,
+    stdout: TextIO | None = None,
+    **attributes: Any,
+) -> None:
+    """Run a command of Alembic on a database's migrations.
+
+    :param database: a prepared database.
+    :param run: gets Alembic's Config and calls what is to be done with it, such as
+        ``lambda config: command.upgrade(config, "head")``.
+    :param report: gets a line for each step.
+    :param url: another database to run on than the one of the settings.
+    :param stdout: gets what Alembic prints; nothing is printed if it is not given.
+    :param attributes: more for ``config.attributes``, where ``env.py`` finds it.
+    :raises MigrationError: it failed, or ``env.py`` ran nothing.
+    :raises ServerError: the database cannot be reached.
+    """
     with _alone(database.name):
-        config = _config(database, report)
+        config = _config(database, report, stdout)
+        config.attributes.update(attributes)
+        if url is not None:
+            config.attributes["url"] = url
         try:
             run(config)
         except CommandError as error:
@@ -129,8 +153,8 @@ def _alone(name: str) -> Iterator[None]:
             _running.pop()
 
 
-def _config(database: Database, report: Report | None) -> Config:
-    config = Config(stdout=io.StringIO())
+def _config(database: Database, report: Report | None, stdout: TextIO | None) -> Config:
+    config = Config(stdout=stdout or io.StringIO())
     # ConfigParser takes a single % for the beginning of a reference
     config.set_main_option("script_location", str(_directory(database)).replace("%", "%%"))
     config.attributes.update(

@@ -29,6 +29,8 @@ __all__ = [
     "has_limit",
     "has_one_source",
     "is_grouped",
+    "lacks_source",
+    "repeated_entity",
     "returns_sets",
     "row_key",
     "without_direction",
@@ -118,6 +120,25 @@ def entity_of(statement: sa.Select[Any]) -> Mapper[Any] | None:
         if isinstance(inspected, Mapper | AliasedInsp):
             return inspected.mapper
     return None
+
+
+def lacks_source(statement: sa.Select[Any], expression: ColumnElement[Any]) -> bool:
+    """Tell whether to add a column to a select adds a table that nothing joins it with."""
+    own = {source for one in _expressions(statement) for source in _covered(one)}
+    if own.issuperset(expression._from_objects):
+        return False
+    sources = statement.get_final_froms()
+    return len(statement.add_columns(expression).get_final_froms()) > len(sources)
+
+
+def repeated_entity(statement: sa.Select[Any]) -> str | None:
+    """Return the name of the mapped class that a select is of, where a join may repeat its rows."""
+    expressions = list(_expressions(statement))
+    entity = _entity(expressions[0])
+    if len(expressions) > 1 or entity is None:
+        return None
+    own = list(_entity_key(entity))
+    return entity.class_.__name__ if len(completed(own, row_key(statement))) > len(own) else None
 
 
 def row_key(statement: sa.Select[Any]) -> list[ColumnElement[Any]]:

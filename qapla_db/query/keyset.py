@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from itertools import pairwise
-from typing import Any, Generic, TypeVar, overload
+from typing import Any, TypeVar, overload
 
 import sqlalchemy as sa
 from sqlalchemy.engine.result import IteratorResult
@@ -13,7 +13,8 @@ from sqlalchemy.orm import Session
 from qapla_db.errors import InvalidArgument
 from qapla_db.query.filters import OrderBy
 from qapla_db.query.identity import is_grouped, returns_sets
-from qapla_db.query.pages import as_plain, checked_select, positive
+from qapla_db.query.items import Items
+from qapla_db.query.pages import checked_select, positive
 from qapla_db.query.positions import Order, order_of
 from qapla_db.query.tokens import Position, decode, encode
 
@@ -22,7 +23,7 @@ __all__ = ["KeysetPage", "paginate_keyset"]
 M = TypeVar("M")
 
 
-class KeysetPage(Generic[M]):
+class KeysetPage(Items[M]):
     """A page of the rows of a select. Iteration and ``len`` are those of its items.
 
     :ivar items: the instances, values or rows, always in the order asked for.
@@ -31,27 +32,17 @@ class KeysetPage(Generic[M]):
     :ivar prev_token: what to pass as ``before`` for the page before; None on the first.
     """
 
-    __slots__ = ("items", "next_token", "per_page", "prev_token")
+    __slots__ = ("next_token", "prev_token")
 
     def __init__(
         self, items: list[M], *, per_page: int, next_token: str | None, prev_token: str | None
     ) -> None:
-        self.items = items
-        self.per_page = per_page
+        super().__init__(items, per_page)
         self.next_token = next_token
         self.prev_token = prev_token
 
     def __repr__(self) -> str:
         return f"<keyset page, {len(self)} items>"
-
-    def __iter__(self) -> Iterator[M]:
-        return iter(self.items)
-
-    def __len__(self) -> int:
-        return len(self.items)
-
-    def __bool__(self) -> bool:
-        return True  # an empty page is a page
 
     @property
     def has_next(self) -> bool:
@@ -70,7 +61,7 @@ class KeysetPage(Generic[M]):
             becomes a mapping by their names, and anything else stays as it is.
         """
         return {
-            "items": as_plain(self.items, item),
+            "items": self._plain(item),
             "per_page": self.per_page,
             "has_next": self.has_next,
             "next_token": self.next_token,
@@ -128,8 +119,8 @@ def paginate_keyset(
     :param before: the ``prev_token`` of the page after this one.
     :param per_page: how many items to a page; a string of digits too.
     :param max_per_page: what a greater ``per_page`` is lowered to.
-    :raises InvalidArgument: an argument is out of range, or the select has an order, a
-        limit or groups.
+    :raises InvalidArgument: an argument is out of range, the select has an order, a limit or
+        groups, or the order is by a table that the select does not have.
     :raises InvalidToken: a token is malformed, or belongs to another order.
     """
     size = min(positive("per_page", per_page), positive("max_per_page", max_per_page))

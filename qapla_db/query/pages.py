@@ -6,16 +6,24 @@ The attributes of a page are those of Flask-SQLAlchemy 3.1.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from typing import Any, Generic, TypeVar, overload
+from typing import Any, TypeVar, overload
 
 import sqlalchemy as sa
 from sqlalchemy.orm import Mapper, Session
 from sqlalchemy.orm.util import AliasedInsp
 
 from qapla_db.errors import InvalidArgument, Misuse, PageNotFound
-from qapla_db.query.identity import completed, eager_collection, entity_of, has_limit, row_key
+from qapla_db.query.identity import (
+    completed,
+    eager_collection,
+    entity_of,
+    has_limit,
+    repeated_entity,
+    row_key,
+)
+from qapla_db.query.items import Items
 
-__all__ = ["Page", "as_plain", "checked_select", "fetched", "paginate", "positive"]
+__all__ = ["Page", "checked_select", "fetched", "paginate", "positive"]
 
 M = TypeVar("M")
 
@@ -23,7 +31,7 @@ _LARGEST = 2**63 - 1
 """The largest OFFSET that a database takes."""
 
 
-class Page(Generic[M]):
+class Page(Items[M]):
     """One page of the rows of a select. Iteration and ``len`` are those of its items.
 
     :ivar items: the instances, values or rows.
@@ -34,7 +42,7 @@ class Page(Generic[M]):
     :ivar more_than: the limit of a bounded count that there are more rows than; or None.
     """
 
-    __slots__ = ("_follows", "_turn", "items", "more_than", "page", "per_page", "total")
+    __slots__ = ("_follows", "_turn", "more_than", "page", "total")
 
     def __init__(
         self,
@@ -47,9 +55,8 @@ class Page(Generic[M]):
         follows: bool,
         turn: Callable[[int], Page[M]],
     ) -> None:
-        self.items = items
+        super().__init__(items, per_page)
         self.page = page
-        self.per_page = per_page
         self.total = total
         self.more_than = more_than
         self._follows = follows
@@ -59,15 +66,6 @@ class Page(Generic[M]):
         pages = "" if self.pages is None else f" of {self.pages}"
         total = "" if self.total is None else f" of {self.total}"
         return f"<page {self.page}{pages}, {len(self)}{total} items>"
-
-    def __iter__(self) -> Iterator[M]:
-        return iter(self.items)
-
-    def __len__(self) -> int:
-        return len(self.items)
-
-    def __bool__(self) -> bool:
-        return True  # an empty page is a page
 
     @property
     def pages(self) -> int | None:
@@ -161,7 +159,7 @@ class Page(Generic[M]):
             becomes a mapping by their names, and anything else stays as it is.
         """
         return {
-            "items": as_plain(self.items, item),
+            "items": self._plain(item),
             "page": self.page,
             "per_page": self.per_page,
             "total": self.total,
@@ -225,7 +223,8 @@ def paginate(
     :param max_per_page: what a greater ``per_page`` is lowered to.
     :param count: True: count all rows; False: count none; a number: count no further.
     :param error_out: raise for an empty page other than the first.
-    :raises InvalidArgument: an argument is out of range, or the select has a limit.
+    :raises InvalidArgument: an argument is out of range, the select has a limit, or its join
+        repeats instances that joined eager loading of a collection makes unique.
     :raises PageNotFound: there is no such page, and ``error_out`` is set.
     """
     number = positive("page", page)
@@ -241,6 +240,8 @@ def paginate(
     whole = True
     if offset + size < _LARGEST:
         items, whole = fetched(session, rows.limit(size + extra).offset(offset or None))
+        if not whole:
+            _check_not_repeated(statement)
     total: int | None = None
     more_than: int | None = None
     if count is not False:
@@ -279,6 +280,16 @@ def paginate(
         follows=follows,
         turn=turn,
     )
+
+
+def _check_not_repeated(statement: sa.Select[Any]) -> None:
+    repeated = repeated_entity(statement)
+    if repeated is not None:
+        raise InvalidArgument(
+            f"the join of this select may repeat a {repeated}, which joinedload() of a collection "
+            "makes unique on a page but not among pages; filter by EXISTS instead of the join, "
+            "such as .where(City.streets.any(...)), add .distinct(), or load with selectinload()"
+        )
 
 
 def _count(session: Session, statement: sa.Select[Any], bound: int | None) -> int:
@@ -358,10 +369,3 @@ def checked_select(target: Any) -> sa.Select[Any]:
             "have a part of them; load the collection with selectinload(), and filter by EXISTS"
         )
     return statement
-
-
-def as_plain(items: list[Any], item: Callable[[Any], Any] | None) -> list[Any]:
-    """Return items as JSON may hold them."""
-    if item is not None:
-        return [item(one) for one in items]
-    return [dict(one._mapping) if isinstance(one, sa.Row) else one for one in items]

@@ -15,9 +15,16 @@ from sqlalchemy.sql.elements import ColumnElement, UnaryExpression
 from sqlalchemy.sql.functions import Function
 from sqlalchemy.sql.operators import desc_op, nulls_first_op, nulls_last_op
 
+from qapla_db.errors import InvalidArgument
 from qapla_db.query.fields import mapper_read
 from qapla_db.query.filters import OrderBy, order_clauses
-from qapla_db.query.identity import completed, has_one_source, row_key, without_direction
+from qapla_db.query.identity import (
+    completed,
+    has_one_source,
+    lacks_source,
+    row_key,
+    without_direction,
+)
 from qapla_db.query.targets import bind_of, model_of, nulls_sort_last
 from qapla_db.query.tokens import Kind, Position, kind_of
 
@@ -182,6 +189,8 @@ def _made(
     dialect = bind_of(session, model).dialect
     default = nulls_sort_last(session, model)
     clauses = order_clauses(model, order_by, nulls_sort_last=default)
+    for clause in clauses:
+        _check_is_there(statement, without_direction(clause), model)
     maybe_missing = _has_outer_join(statement)
     parts: list[Part] = []
     for clause in completed(clauses, row_key(statement)):
@@ -208,6 +217,17 @@ def _made(
             )
         )
     return Order(model, parts, dialect)
+
+
+def _check_is_there(
+    statement: sa.Select[Any], expression: ColumnElement[Any], model: type[Any]
+) -> None:
+    if lacks_source(statement, expression):
+        raise InvalidArgument(
+            f"the order is by {str(expression)!r}, of a table that this select does not have, and "
+            "each row would come once for every row of that table; join it: "
+            f"select({mapper_read(model).class_.__name__}).join(...)"
+        )
 
 
 def _parameter(number: int) -> str:

@@ -7,7 +7,7 @@ from typing import Any, Literal, TypeVar, overload
 import sqlalchemy as sa
 from sqlalchemy.orm import Session
 
-from qapla_db.errors import InvalidArgument, MultipleFound, NotFound
+from qapla_db.errors import InvalidArgument, MultipleFound
 from qapla_db.query import pages
 from qapla_db.query.fields import mapper_read
 from qapla_db.query.filters import FilterBy, OrderBy, conditions, order_clauses
@@ -15,24 +15,9 @@ from qapla_db.query.identity import has_limit, row_key
 from qapla_db.query.pages import Page, fetched
 from qapla_db.query.targets import AnySession, model_of, nulls_sort_last, select_of, session_of
 
-__all__ = ["check_exists", "count", "find", "find_one", "get_one", "narrowed"]
+__all__ = ["check_exists", "count", "find", "find_one", "narrowed"]
 
 M = TypeVar("M")
-
-
-def get_one(session: AnySession, model: type[M], id: Any) -> M:
-    """Return the instance with a primary key; one that is in the session costs no SQL.
-
-    :param session: the session.
-    :param model: the mapped class.
-    :param id: the key; a tuple or a mapping of attribute to value where it is composite.
-    :raises NotFound: there is no such row.
-    """
-    session = session_of(session)
-    found = session.get(model, id)
-    if found is None:
-        raise NotFound(model, id)
-    return found
 
 
 @overload

@@ -44,7 +44,12 @@ class Query(orm.Query[M]):
         return self._got("get", ident, model)
 
     def get_one(self, id: Any, *, model: type[Any] | None = None) -> M:
-        """Return the instance with a primary key; see :func:`~qapla_db.query.reading.get_one`."""
+        """Return the instance with a primary key; one in the session costs no SQL.
+
+        :param id: the key; a tuple or a mapping of attribute to value where it is composite.
+        :param model: the mapped class, where the query has none.
+        :raises NotFound: there is no such row.
+        """
         found = self._got("get_one", id, model)
         if found is None:
             raise NotFound(self._bare("get_one", model), id)

@@ -11,7 +11,7 @@ from sqlalchemy.orm import Session, aliased, contains_eager, joinedload
 
 from qapla_db import Database, NotFound
 from qapla_db.errors import InvalidArgument, Misuse, MultipleFound, UnknownField
-from qapla_db.query.reading import check_exists, count, find, find_one, get_one
+from qapla_db.query.reading import check_exists, count, find, find_one
 from tests.query.models import Airport, Animal, City, Dog, Leg, Street, Truck, Vehicle
 
 CITIES = [("KRK", "Kraków", 800), ("WAW", "Warszawa", 1800), ("GDN", "Gdańsk", None)]
@@ -32,17 +32,6 @@ def session(database: Database) -> Iterator[Session]:
 def codes(cities: Any) -> list[str]:
     """The keys of some cities, in their order."""
     return [city.code for city in cities]
-
-
-def test_get_one(session: Session) -> None:
-    """A row is found by its key, once; one that is not there is an error."""
-    city = get_one(session, City, "WAW")
-    assert "Warszawa" == city.name
-    assert city is get_one(session, City, "WAW")
-    with pytest.raises(NotFound, match="City with the primary key 'XXX'"):
-        get_one(session, City, "XXX")
-    with pytest.raises(NotFound):
-        get_one(session, Leg, (1, "A"))
 
 
 @pytest.mark.parametrize(
