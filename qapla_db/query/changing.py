@@ -20,6 +20,7 @@ from qapla_db.query.inserts import PlainStore
 from qapla_db.query.keys import key_fields, kind_of, table_of
 from qapla_db.query.rows import Shape
 from qapla_db.query.targets import AnySession, session_of
+from qapla_db.query.undoing import all_or_nothing
 
 __all__ = ["bulk_update", "delete", "update", "upsert"]
 
@@ -30,7 +31,9 @@ Row: TypeAlias = Mapping[str, Any]
 
 
 def update(session: AnySession, instance: M, values: Row) -> M:
-    """Set fields of an instance; the next flush stores them.
+    """Set fields of an instance, all of them or none; the next flush stores them.
+
+    An error of the model's own code, such as a validator's, is passed on.
 
     :param session: the session that the instance is in.
     :param instance: the instance.
@@ -44,8 +47,9 @@ def update(session: AnySession, instance: M, values: Row) -> M:
     _check_is_in(session, instance)
     check_fields(type(instance), values)
     _check_can_be_set(type(instance), values)
-    for name, value in values.items():
-        setattr(instance, name, value)
+    with all_or_nothing(session, instance, values):
+        for name, value in values.items():
+            setattr(instance, name, value)
     return instance
 
 

@@ -30,7 +30,9 @@ from tests.query.models import (
     Everything,
     Leg,
     Note,
+    Street,
     Truck,
+    User,
 )
 
 
@@ -345,6 +347,77 @@ def test_changes_of_instances_are_not_lost(database: Database) -> None:
             session.commit()
         with database.session() as session:
             assert size == session.get_one(City, "WAW").size
+
+
+def test_update_sets_all_or_nothing(session: Session) -> None:
+    """After an error of a validator no field is changed, and the user sees that very error."""
+    session.add(User(name="x", password="old"))
+    session.commit()
+    user = session.get_one(User, "x")
+    user.note = "plain"  # type: ignore[attr-defined]
+    for loaded in (True, False):
+        for wrong in ({"password": "new", "name": ""}, {"hashed": "new", "name": ""}):
+            if not loaded:
+                session.expire(user)
+            with pytest.raises(ValueError, match="a user has a name") as caught:
+                update(session, user, wrong)
+            assert ValueError is type(caught.value)
+            assert user not in session.dirty
+            assert ("x", "old", "plain") == (user.name, user.password, user.note)  # type: ignore[attr-defined]
+    user.password = "mine"
+    with pytest.raises(ValueError):
+        update(session, user, {"password": "new", "name": ""})
+    session.commit()
+    assert "mine" == user.password
+
+
+def test_update_restores_what_was_pending(session: Session) -> None:
+    """An instance that is not stored yet gets its fields back too, and is stored with them."""
+    user = User(name="x")
+    session.add(user)
+    with pytest.raises(ValueError):
+        update(session, user, {"hashed": "new", "name": ""})
+    session.commit()
+    assert (user.name, user.hashed) == ("x", None)
+
+
+def test_update_restores_both_sides_of_a_relationship(memory: Database) -> None:
+    """A relationship that was set before the error is as it was, seen from either side."""
+    with memory.session() as session:
+        session.add_all([City(code="A", name="a"), City(code="B", name="b")])
+        session.add(Street(id=1, name="s", city_code="A"))
+        session.commit()
+        street, first, second = (
+            session.get_one(Street, 1),
+            session.get_one(City, "A"),
+            session.get_one(City, "B"),
+        )
+        for loads in (True, False):
+            if loads:
+                assert ([street], []) == (first.streets, second.streets)
+                assert first is street.city
+            else:
+                session.expire_all()
+            for city in (second, City(code="C", name="c")):
+                with pytest.raises(ValueError, match="wrong"):
+                    update(session, street, Failing({"city": city, "name": "t"}))
+            assert [] == list(session.new)
+            session.commit()
+            assert ("s", "A", first) == (street.name, street.city_code, street.city)
+            assert ([street], []) == (first.streets, second.streets)
+        with pytest.raises(ValueError, match="wrong"):
+            update(session, first, Failing({"streets": [Street(id=2, name="t")], "name": "t"}))
+        session.commit()
+        assert ("a", [street]) == (first.name, first.streets)
+        assert 1 == session.count(Street)
+
+
+class Failing(dict[str, Any]):
+    """Values, the last of which cannot be had."""
+
+    def items(self) -> Any:
+        yield from super().items()
+        raise ValueError("wrong")
 
 
 def test_upsert_keeps_the_primary_key(database: Database, session: Session) -> None:
