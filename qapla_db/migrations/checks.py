@@ -12,7 +12,10 @@ from alembic.config import Config
 from qapla_db.errors import MigrationError, MigrationIncomplete
 from qapla_db.migrations.command_error import as_command_error
 
-__all__ = ["expect_run", "nothing_done", "require_template"]
+__all__ = ["COMPLETED", "expect_run", "nothing_done", "require_template"]
+
+COMPLETED = "qapla_db.completed"
+"""Key in ``config.attributes``: the database for which the environment has run."""
 
 TEMPLATE = "script.py.mako"
 
@@ -46,7 +49,8 @@ def expect_run(name: str) -> None:
         leave()
         error = sys.exception()
         has_failed = error is not None and error is not handled
-        if not has_failed and not _is_configured(environment):
+        has_run = COMPLETED in environment.config.attributes or _is_configured(environment)
+        if not has_failed and not has_run:
             raise as_command_error(nothing_done(name, directory))
 
     environment._remove_proxy = leave_and_check

@@ -26,16 +26,16 @@ from qapla_db.errors import (
     SettingMissing,
 )
 from qapla_db.migrations.autogenerate import VERSION_TABLE, OwnTables, drop_empty, metadata_of
-from qapla_db.migrations.checks import expect_run, require_template
+from qapla_db.migrations.checks import COMPLETED, expect_run, require_template
 from qapla_db.migrations.command_error import as_command_error
 from qapla_db.migrations.connections import connected, migration_engine
 from qapla_db.migrations.runner import Runner
 from qapla_db.registry import Host
 
-__all__ = ["AlembicEnv", "sharing", "version_table"]
+__all__ = ["MODELS", "AlembicEnv", "sharing", "version_table"]
 
-COMPLETED = "qapla_db.completed"
-"""Key in ``config.attributes``: the database for which the environment has run."""
+MODELS = "qapla_db.models"
+"""Key in ``config.attributes``: a list that gets the metadata, and nothing else is done."""
 
 _TRUE = frozenset({"true", "yes", "on", "1"})
 _FALSE = frozenset({"false", "no", "off", "0"})
@@ -105,6 +105,9 @@ class AlembicEnv:
         prepare(host, asked_for_tests(config))
         database = host.dbs[self.name]
         self._check_directory(database, config.attributes.get("database"))
+        if MODELS in config.attributes:
+            config.attributes[MODELS].extend(self.tables.metadata)
+            return
         require_template(config, context.script.dir)
         given: Connection | None = config.attributes.get("connection")
         backend, url = self._target(database, config.attributes.get("url"))
