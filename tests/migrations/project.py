@@ -122,7 +122,8 @@ class Project:
         lines = [
             f"paths.set('migrations_{name}', 'migrations/{name}', 'project_root')" for name in names
         ]
-        self._write_settings("default", lines + _url_lines(urls))
+        self._defaults = lines + _url_lines(urls)
+        self._write_settings("default", self._defaults)
         self._write_settings("tests", _url_lines(tests or {}))
         self.write_ini()
         for name in names:
@@ -133,6 +134,11 @@ class Project:
     def _write_settings(self, name: str, lines: Iterable[str]) -> None:
         text = _SETTINGS.format(lines=indent("\n".join(lines) or "pass", "    "))
         (self.root / self.settings / f"{name}.py").write_text(text)
+
+    def set(self, **values: Any) -> None:
+        """Set more of the database ``main`` for all endpoints, as ``db:main:<key>``."""
+        self._defaults += [f"settings['db:main:{key}'] = {values[key]!r}" for key in values]
+        self._write_settings("default", self._defaults)
 
     def write_ini(self, **options: str) -> None:
         """Write alembic.ini: ``[alembic]`` is the first database."""
