@@ -31,7 +31,8 @@
     ├── InvalidToken (InvalidArgument)
     ├── MigrationError
     │   ├── MigrationLockTimeout
-    │   └── MigrationIncomplete
+    │   ├── MigrationIncomplete
+    │   └── RecordMismatch
     └── SandboxError
         ├── SandboxConflict
         └── SandboxBroken
@@ -64,6 +65,7 @@ __all__ = [
     "PageNotFound",
     "QaplaError",
     "ReadOnlyError",
+    "RecordMismatch",
     "Refused",
     "RequestEnded",
     "SandboxBroken",
@@ -295,6 +297,10 @@ class MigrationLockTimeout(MigrationError):
 
 class MigrationIncomplete(MigrationError):
     """After a migration the database is not where it should be."""
+
+
+class RecordMismatch(MigrationError):
+    """A database is recorded under another name or environment than the settings say."""
 
 
 class SandboxError(QaplaError):
