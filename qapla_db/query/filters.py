@@ -24,7 +24,7 @@ __all__ = ["FilterBy", "OrderBy", "conditions", "order_clauses"]
 FilterBy: TypeAlias = Mapping[str, Any] | ColumnElement[bool] | None
 """A mapping of field to value (None: IS NULL, a list: IN), an SQL expression, or nothing."""
 
-OrderBy: TypeAlias = str | ColumnElement[Any] | Sequence[Any] | None
+OrderBy: TypeAlias = str | ColumnElement[Any] | QueryableAttribute[Any] | Sequence[Any] | None
 """A field's name (``-`` before it: descending), an SQL expression, or a list of these."""
 
 _LISTS = (list, tuple, set, frozenset, range)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import sqlalchemy as sa
@@ -127,18 +127,17 @@ def lacks_source(statement: sa.Select[Any], expression: ColumnElement[Any]) -> b
     own = {source for one in _expressions(statement) for source in _covered(one)}
     if own.issuperset(expression._from_objects):
         return False
-    sources = statement.get_final_froms()
-    return len(statement.add_columns(expression).get_final_froms()) > len(sources)
+    return len(_sources(statement, expression)) > len(_sources(statement))
 
 
 def repeated_entity(statement: sa.Select[Any]) -> str | None:
-    """Return the name of the mapped class that a select is of, where a join may repeat its rows."""
+    """Return the name of a mapped class where a join may make equal rows of a select, or None."""
     expressions = list(_expressions(statement))
-    entity = _entity(expressions[0])
-    if len(expressions) > 1 or entity is None:
+    own = [part for one in expressions for part in _distinct_parts(one)]
+    mapper = entity_of(statement)
+    if mapper is None or len(completed(own, row_key(statement))) == len(own):
         return None
-    own = list(_entity_key(entity))
-    return entity.class_.__name__ if len(completed(own, row_key(statement))) > len(own) else None
+    return mapper.class_.__name__
 
 
 def row_key(statement: sa.Select[Any]) -> list[ColumnElement[Any]]:
@@ -160,10 +159,17 @@ def row_key(statement: sa.Select[Any]) -> list[ColumnElement[Any]]:
     keys = [part for one in expressions for part in _keys(one)]
     if not keys or not has_one_source(statement):
         covered = {source for one in expressions for source in _covered(one)}
-        for source in statement.get_final_froms():
+        for source in _sources(statement):
             keys += _source_keys(source, covered)
     keys += [_element(one) for one in expressions if _calls(one, _SETS)]
     return _unique([*leading, *keys])
+
+
+def _sources(statement: sa.Select[Any], *more: ColumnElement[Any]) -> Sequence[FromClause]:
+    # without what eager loading joins, which is no part of the rows
+    bare = statement.with_only_columns(sa.literal(1), *more, maintain_column_froms=True)
+    bare._with_options = ()
+    return bare.get_final_froms()
 
 
 def _distinct_on(statement: sa.Select[Any]) -> tuple[ColumnElement[Any], ...]:

@@ -286,9 +286,10 @@ def _check_not_repeated(statement: sa.Select[Any]) -> None:
     repeated = repeated_entity(statement)
     if repeated is not None:
         raise InvalidArgument(
-            f"the join of this select may repeat a {repeated}, which joinedload() of a collection "
-            "makes unique on a page but not among pages; filter by EXISTS instead of the join, "
-            "such as .where(City.streets.any(...)), add .distinct(), or load with selectinload()"
+            f"the join of this select may repeat rows of {repeated}, which joinedload() of a "
+            "collection makes unique on a page but not among pages; filter by EXISTS instead of "
+            "the join, such as .where(City.streets.any(...)), add .distinct(), or load the "
+            "collection with selectinload()"
         )
 
 

@@ -487,8 +487,35 @@ def test_aliases(fleet: Session) -> None:
 def test_joins_of_instances(fleet: Session) -> None:
     """An instance that a join repeats is on the pages as often; a plain select goes on alone."""
     assert 3 == len(flat(walk(fleet, sa.select(Owner), order_by="name", per_page=2)))
-    pages = walk(fleet, sa.select(Owner).join(Owner.ships), order_by="name", per_page=2)
-    assert [1] * 5 + [2] * 5 + [3] * 5 == [owner.id for owner in flat(pages)]
+    joined = sa.select(Owner).join(Owner.ships)
+    for statement in (joined, joined.options(joinedload(Owner.ships))):
+        pages = walk(fleet, statement, order_by="name", per_page=2)
+        assert [1] * 5 + [2] * 5 + [3] * 5 == [owner.id for owner in flat(pages)]
+
+
+def test_order_by_a_table_that_is_not_joined(fleet: Session) -> None:
+    """Pages are not multiplied by a table that only the order names: it is to be joined."""
+    others = sa.select(Owner.id.label("number")).subquery()
+    for order in (Owner.name, Owner.name.desc(), sa.func.lower(Owner.name), others.c.number):
+        with pytest.raises(
+            InvalidArgument, match=r"(owner\.name|number).* join it: select\(Ship\)"
+        ):
+            paginate_keyset(fleet, sa.select(Ship), order_by=[order, "id"])
+    alias = aliased(Owner)
+    with pytest.raises(InvalidArgument, match="join it"):
+        paginate_keyset(fleet, sa.select(Ship).join(Ship.owner), order_by=alias.name)
+    with pytest.raises(InvalidArgument, match="join it"):
+        paginate_keyset(fleet, sa.select(Ship.id), order_by=Owner.name)
+    looked_up = sa.select(Owner.name).where(Owner.id == Ship.owner_id).scalar_subquery()
+    joined: list[tuple[Any, Any]] = [
+        (sa.select(Ship).join(Ship.owner), Owner.name),
+        (sa.select(Ship.id).join(alias, Ship.owner), alias.name),
+        (sa.select(Ship).where(Ship.owner_id == Owner.id), Owner.name),
+        (sa.select(Ship).select_from(sa.join(Ship, Owner)), Owner.__table__.c.name),
+        (sa.select(Ship), looked_up),
+    ]
+    for statement, order in joined:
+        assert 15 == len(flat(walk(fleet, statement, order_by=[order], per_page=4))), statement
 
 
 def test_repeated_positions(fleet: Session) -> None:

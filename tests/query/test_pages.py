@@ -324,6 +324,33 @@ def test_joined_eager_loading(session: Session) -> None:
     assert 7 == page.total
 
 
+def test_joins_that_repeat_with_joined_eager_loading(session: Session) -> None:
+    """An instance that a join repeats is not made unique on one page and shown on the next."""
+    eager = joinedload(City.streets)
+    repeated = CITIES.join(Street).options(eager)
+    with pytest.raises(
+        InvalidArgument, match=r"may repeat rows of City, .*\.distinct\(\).*selectinload"
+    ):
+        paginate(session, repeated, per_page=2)
+    alias = aliased(City)
+    with pytest.raises(InvalidArgument, match="may repeat rows of City"):
+        paginate(session, sa.select(alias).join(alias.streets).options(joinedload(alias.streets)))
+    several = sa.select(City, Street.name).join(Street).options(eager)
+    with pytest.raises(InvalidArgument, match="may repeat rows of City"):
+        paginate(session, several)
+    assert 21 == len(everything(session, several.add_columns(Street.id)))
+    for statement in (
+        repeated.distinct(),
+        CITIES.where(City.streets.any(Street.name != "x")).options(eager),
+    ):
+        found = everything(session, statement)
+        assert [f"c{number}" for number in range(7)] == [city.code for city in found]
+    towards_one = sa.select(Street).join(Street.city).options(joinedload(Street.city))
+    assert 21 == len(set(everything(session, towards_one)))
+    nested = towards_one.options(joinedload(Street.city).joinedload(City.streets))
+    assert 21 == len(set(everything(session, nested)))
+
+
 def test_inheritance(session: Session) -> None:
     """Models that inherit are paginated as themselves."""
     session.add_all([Dog(name="a"), Dog(name="b"), Truck(plate="x", tons=1)])
