@@ -12,7 +12,7 @@ from sqlalchemy.engine import Connection
 from sqlalchemy.orm import Mapper, Session
 
 from qapla_db.errors import InvalidRow, QaplaError, UnknownField
-from qapla_db.query.faults import blamed, is_of_a_row, said_of_row
+from qapla_db.query.faults import blamed, is_of_a_row, refused_field, said_of_row
 from qapla_db.query.rows import Row, Shape
 from qapla_db.query.targets import announce_write
 
@@ -132,7 +132,9 @@ def _told(
         for work in works:
             found = blamed(connection, partial(work.store, connection), work.rows)
             if found is not None:
-                return said_of_row(found[1], shape, work.start + found[0])
+                at, cause = found
+                field = refused_field(cause, shape, connection.dialect, work.rows[at])
+                return said_of_row(cause, shape, work.start + at, field)
     finally:
         savepoint.rollback()
     return said_of_row(error, shape, None)

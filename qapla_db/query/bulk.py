@@ -16,12 +16,13 @@ from qapla_db.query import CHUNK
 from qapla_db.query.batches import expire
 from qapla_db.query.conflicts import OnConflict, Rule, rule_of
 from qapla_db.query.copied import CopyStore
-from qapla_db.query.faults import blamed, is_of_a_row, key_of, line_of, said_of_row
+from qapla_db.query.faults import blamed, is_of_a_row, key_of, line_of, refused_field, said_of_row
 from qapla_db.query.fields import mapper_of
+from qapla_db.query.grouping import KeyOrder
 from qapla_db.query.inserts import PlainStore
 from qapla_db.query.rows import Part, Shape, chunks
 from qapla_db.query.steady import steady
-from qapla_db.query.targets import announce_write, session_of
+from qapla_db.query.targets import announce_write, bind_of, session_of
 
 __all__ = ["bulk_insert"]
 
@@ -82,7 +83,12 @@ def bulk_insert(
     if isinstance(chunk, bool) or not isinstance(chunk, int) or chunk < 1:
         raise InvalidArgument(f"chunk is a number of rows from 1 on, not {chunk!r}")
     # of rows with one key the first or the last is meant, also where their fields differ
-    shape = Shape(model, exact=on_conflict == "update", ordered=on_conflict == "ignore")
+    shape = Shape(
+        model,
+        exact=on_conflict == "update",
+        ordered=on_conflict == "ignore",
+        order=_order(session, model, rule),
+    )
     load = _Load(session, shape, rule)
     try:
         with steady(session) as savepoint:
@@ -101,6 +107,14 @@ def bulk_insert(
     if on_conflict == "update":
         expire(session, mapper_of(model))
     return load.stored
+
+
+def _order(session: Session, model: type[Any], rule: Rule) -> KeyOrder | None:
+    if rule.key is None:
+        return None
+    mapper = mapper_of(model)
+    key = {mapper.get_property_by_column(column).key: column for column in rule.key}
+    return KeyOrder(model, key, bind_of(session, model).dialect.name)
 
 
 class _NotLocated(Exception):
@@ -203,8 +217,11 @@ class _Load:
             if not is_of_a_row(error):
                 raise
             found = blamed(connection, lambda some: plain.store(fields, some), rows)
-            row = None if found is None else group.number(found[0])
-            raise said_of_row(error if found is None else found[1], self._shape, row) from error
+            if found is None:
+                raise said_of_row(error, self._shape, None) from error
+            at, cause = found
+            field = refused_field(cause, self._shape, connection.dialect, rows[at])
+            raise said_of_row(cause, self._shape, group.number(at), field) from error
 
 
 class _Seen:

@@ -2,17 +2,26 @@
 
 from __future__ import annotations
 
+import datetime
 import re
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.engine import Connection
+from sqlalchemy.engine import Connection, Dialect
 
 from qapla_db.errors import Conflict, InvalidRow, QaplaError
 from qapla_db.query.rows import Shape
 
-__all__ = ["OtherKind", "blamed", "is_of_a_row", "key_of", "line_of", "said_of_row"]
+__all__ = [
+    "OtherKind",
+    "blamed",
+    "is_of_a_row",
+    "key_of",
+    "line_of",
+    "refused_field",
+    "said_of_row",
+]
 
 # PostgreSQL says these words in every language, and names tables and columns as they are
 _LINE = re.compile(r"^COPY [^\n]*?, line (\d+)", re.MULTILINE)
@@ -23,6 +32,8 @@ _OF_A_KEY = frozenset({"23503", "23505", "23P01"})
 """The errors whose detail begins with a key; that of others shows what is in the row."""
 
 _MYSQL_RULES = frozenset({3819, 4025})  # of MySQL and of MariaDB: CHECK
+_SQLITE = (bytearray, bytes, datetime.date, float, memoryview, str, type(None))
+_SQLITE_LARGEST = 2**63
 _MYSQL_VALUES = frozenset({1264, 1265, 1292, 1366, 1406})
 
 
@@ -61,9 +72,14 @@ def _code(error: sa.exc.DBAPIError) -> object:
     return arguments[0] if arguments else None
 
 
-def said_of_row(error: Exception, shape: Shape, row: int | None) -> QaplaError:
-    """Return the error to raise for one that :func:`is_of_a_row`."""
-    field = _field(error, shape)
+def said_of_row(
+    error: Exception, shape: Shape, row: int | None, field: str | None = None
+) -> QaplaError:
+    """Return the error to raise for one that :func:`is_of_a_row`.
+
+    :param field: the field at fault, where the error itself does not name it.
+    """
+    field = _field(error, shape) or field
     said = str(getattr(error, "orig", None) or error).strip()
     where = "a row" if row is None else f"row {row}"
     part = "" if field is None else f", field {field!r}"
@@ -84,6 +100,38 @@ def _field(error: Exception, shape: Shape) -> str | None:
         return next((fields[name] for name in names if name in fields), None)
     match = _COLUMN.search(str(getattr(error, "orig", error)))
     return fields.get(match[1] or match[2]) if match else None
+
+
+def refused_field(
+    error: Exception, shape: Shape, dialect: Dialect, row: Mapping[str, Any]
+) -> str | None:
+    """Return the field whose value was refused before it got to the database; None: it got there.
+
+    :param error: one that :func:`is_of_a_row`.
+    :param row: the values that it is about.
+    """
+    if isinstance(error, OtherKind):
+        return None
+    if isinstance(error, sa.exc.DBAPIError) and (_is_rule(error) or not _is_value(error)):
+        return None
+    return next((one for one in row if not _is_taken(shape.columns[one], dialect, row[one])), None)
+
+
+def _is_taken(column: sa.Column[Any], dialect: Dialect, value: Any) -> bool:
+    if isinstance(value, sa.ClauseElement):
+        return True
+    processor = column.type.dialect_impl(dialect).bind_processor(dialect)
+    try:
+        bound = value if processor is None else processor(value)
+        if dialect.name != "sqlite":
+            return True
+        if isinstance(bound, str):
+            bound.encode()
+    except Exception:
+        return False
+    if isinstance(bound, int):
+        return -_SQLITE_LARGEST <= bound < _SQLITE_LARGEST
+    return isinstance(bound, _SQLITE)
 
 
 def key_of(error: BaseException) -> tuple[list[str], str] | None:

@@ -88,16 +88,31 @@ def check_only_key(
     :param key: the columns of the key.
     :param given: the columns that the rows have values for.
     """
+    item = other_key(model, key, given)
+    if item is None:
+        return
+    columns: Iterable[sa.Column[Any]] = getattr(item, "columns", ())
+    name = getattr(item, "name", None) or ", ".join(one.name for one in columns)
+    raise Unsupported(
+        f"this database cannot tell which unique key of {model.__name__} a row meets, and "
+        f"would change the wrong row where it meets {name!r}; give the rows no value for that "
+        "key, or look for existing rows first"
+    )
+
+
+def other_key(
+    model: type[Any], key: Iterable[sa.Column[Any]] | None, given: Collection[sa.Column[Any]]
+) -> SchemaItem | None:
+    """Return another unique key than the one that is meant, which rows could meet, or None.
+
+    :param key: the columns of the key that is meant.
+    :param given: the columns that the rows have values for.
+    """
     meant = set(key) if key is not None else None
     for item, columns in _declared(table_of(model)):
-        if meant == set(columns) or (columns and not _may_meet(columns, given)):
-            continue
-        name = getattr(item, "name", None) or ", ".join(one.name for one in columns)
-        raise Unsupported(
-            f"this database cannot tell which unique key of {model.__name__} a row meets, and "
-            f"would change the wrong row where it meets {name!r}; give the rows no value for that "
-            "key, or look for existing rows first"
-        )
+        if meant != set(columns) and not (columns and not _may_meet(columns, given)):
+            return item
+    return None
 
 
 def _declared(table: sa.Table) -> list[tuple[SchemaItem, tuple[sa.Column[Any], ...]]]:

@@ -13,6 +13,7 @@ from sqlalchemy.sql.elements import ClauseElement
 
 from qapla_db.errors import InvalidRow, Misuse, UnknownField
 from qapla_db.query.fields import mapper_of
+from qapla_db.query.grouping import KeyOrder, places
 from qapla_db.query.keys import table_of
 
 __all__ = ["BLOCK", "Part", "Row", "Shape", "check_no_expression", "chunks"]
@@ -55,9 +56,17 @@ class Shape:
     :param model: the mapped class.
     :param exact: no field is added to a row that lacks it, and the rows keep their order.
     :param ordered: the rows keep their order.
+    :param order: what tells the rows among which the order matters; without, it does among all.
     """
 
-    def __init__(self, model: type[Any], *, exact: bool, ordered: bool = False) -> None:
+    def __init__(
+        self,
+        model: type[Any],
+        *,
+        exact: bool,
+        ordered: bool = False,
+        order: KeyOrder | None = None,
+    ) -> None:
         self.model = model
         self.table = table_of(model)
         mapper = mapper_of(model)
@@ -69,7 +78,9 @@ class Shape:
         self._known = frozenset(self.columns)
         self._given_by_database = frozenset(filter(self._is_given, self.columns))
         self._fillers = self._make_fillers()
-        self._is_free = not (exact or ordered) and not _refers_to_itself(self.table)
+        refers = _refers_to_itself(self.table)
+        self._is_free = not (exact or ordered) and not refers
+        self._order = None if refers else order
         serial = self.table.autoincrement_column
         self._serial = self.fields.get(serial) if serial is not None else None
 
@@ -112,6 +123,12 @@ class Shape:
             ranked = sorted(kinds, key=lambda kind: self._serial not in kind)
             order = {kind: at for at, kind in enumerate(ranked)}
             numbered.sort(key=lambda one: order[one[0]])
+        elif self._order is not None:
+            given = {self.columns[name] for row in block for name in row}
+            keys = self._order.keys(block, given)
+            if keys is not None:
+                place = dict(zip(numbers, places([one[0] for one in numbered], keys), strict=True))
+                numbered.sort(key=lambda one: place[one[2]])
         for _, group in groupby(numbered, key=lambda one: one[0]):
             members = list(group)
             yield Part(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import datetime
 import decimal
 from collections.abc import Iterator
@@ -21,6 +22,7 @@ from qapla_db.errors import (
     Unsupported,
 )
 from qapla_db.query.bulk import bulk_insert
+from qapla_db.query.grouping import places
 from tests.query.models import (
     Account,
     Airport,
@@ -229,6 +231,34 @@ def test_a_value_that_does_not_fit_names_row_and_field(database: Database, count
     assert 2 == caught.value.row
 
 
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("day", "x"),
+        ("moment", 3),
+        ("real", "warm"),
+        ("data", object()),
+        ("text", object()),
+        ("text", "\ud800"),
+        ("number", 2**70),
+    ],
+)
+def test_a_value_that_sqlite_does_not_get_names_the_field(
+    memory: Database, field: str, value: Any
+) -> None:
+    """A value that is refused on its way is said with its field, by whatever stores rows."""
+    rows: list[dict[str, Any]] = [{"id": 1, field: None}, {"id": 2, "yes": True, field: value}]
+    with memory.session() as session:
+        for store in (
+            lambda: bulk_insert(session, Everything, rows),
+            lambda: session.upsert(Everything, rows, by="id"),
+            lambda: session.bulk_update(Everything, rows),
+        ):
+            with pytest.raises(InvalidRow, match=f"row 1, field {field!r}") as caught:
+                store()
+            assert (1, field) == (caught.value.row, caught.value.field)
+
+
 def test_an_error_is_found_in_a_later_chunk(database: Database) -> None:
     """Rows are counted over all chunks, also among rows with other fields."""
     rows = [{**row, **({"id": at + 1} if at % 3 else {})} for at, row in enumerate(airports(400))]
@@ -351,6 +381,75 @@ def test_order_counts_where_fields_differ(database: Database, count: int) -> Non
         assert [("last", 1, "NL"), ("second", 2, None)] == [
             (one.name, one.elevation, one.country) for one in session.scalars(query)
         ]
+
+
+@pytest.mark.parametrize("on_conflict", ["ignore", "update"])
+def test_few_statements_for_fields_that_alternate(database: Database, on_conflict: Any) -> None:
+    """Rows with the same fields are stored together; of those with one key the order is kept."""
+    kept = on_conflict == "ignore"
+    rows: list[dict[str, Any]] = [
+        {"number": at, "origin": "X", **({"miles": at} if at % 2 else {})} for at in range(400)
+    ]
+    rows += [{"number": 7, "origin": "X"}, {"number": 8, "origin": "X", "miles": 80}]
+    rows += [{"number": 7, "origin": "X", "miles": 70}, {"number": 8, "origin": "X"}]
+    cities: list[dict[str, Any]] = [
+        {"code": f"c{at}", "name": f"{at}", **({"size": at} if at % 2 else {})} for at in range(400)
+    ]
+    cities += [{"code": "c7", "name": "last"}, {"code": "c8", "name": "last", "size": 80}]
+    with database.session() as session:
+        sent: list[str] = []
+
+        def note(connection: Any, cursor: Any, statement: str, *rest: Any) -> None:
+            sent.append(statement)
+
+        sa.event.listen(database.engine, "before_cursor_execute", note)
+        bulk_insert(session, City, cities, on_conflict=on_conflict, by="code")
+        if database.engine.dialect.name not in ("mysql", "mariadb"):
+            assert len(sent) < 40
+        bulk_insert(session, Leg, rows, on_conflict=on_conflict, by=["number", "origin"])
+        sa.event.remove(database.engine, "before_cursor_execute", note)
+        assert [7, None if kept else 80] == [
+            session.get_one(City, one).size for one in ("c7", "c8")
+        ]
+        names = {session.get_one(City, one).name for one in ("c7", "c8")}
+        assert ({"7", "8"} if kept else {"last"}) == names
+        miles = [session.get_one(Leg, (one, "X")).miles for one in (7, 8, 9)]
+        assert ([7, None, 9] if kept else [70, 80, 9]) == miles
+
+
+@pytest.mark.parametrize(
+    ("keys", "expected"),
+    [
+        ("abcdef", [0, 1, 0, 1, 0, 1]),
+        ("aacdef", [0, 1, 0, 1, 0, 1]),
+        ("abbdef", [0, 1, 2, 1, 0, 1]),
+        ("aaaaaa", [0, 1, 2, 3, 4, 5]),
+    ],
+)
+def test_order_of_groups(keys: str, expected: list[int]) -> None:
+    """Of rows with one key no later one is in an earlier group; the others need only two."""
+    assert expected == places([1, 2, 1, 2, 1, 2], keys)
+
+
+def test_rows_that_may_meet_another_way_keep_their_order(database: Database) -> None:
+    """Where a row takes a unique value that an earlier one gives up, the order is not changed."""
+    if database.engine.dialect.name in ("mysql", "mariadb"):
+        refused: Any = pytest.raises(Unsupported, match="which unique key")
+    else:
+        refused = contextlib.nullcontext()
+    rows: list[dict[str, Any]] = [
+        {"id": 1, "name": "x", "code": "new", "country": "NL"},
+        {"id": 2, "name": "x", "code": "old"},
+        {"id": 3, "name": "x", "code": "third", "country": "NL"},
+        {"id": 4, "name": "x", "code": "new"},
+    ]
+    rows.insert(3, {**rows[0], "code": "other"})
+    with database.session() as session:
+        session.add(Airport(id=1, code="old", name="x"))
+        session.flush()
+        with refused:
+            bulk_insert(session, Airport, rows, on_conflict="update", by="id")
+            assert ["other", "old", "third", "new"] == codes(session)
 
 
 @pytest.mark.parametrize("count", [4, MANY])
