@@ -9,10 +9,10 @@ import pytest
 import sqlalchemy as sa
 from sqlalchemy.orm import Session, aliased, contains_eager, joinedload
 
-from qapla_db import Database, NotFound
+from qapla_db import Database
 from qapla_db.errors import InvalidArgument, Misuse, MultipleFound, UnknownField
 from qapla_db.query.reading import check_exists, count, find, find_one
-from tests.query.models import Airport, Animal, City, Dog, Leg, Street, Truck, Vehicle
+from tests.query.models import Airport, Animal, City, Dog, Street, Truck, Vehicle
 
 CITIES = [("KRK", "Kraków", 800), ("WAW", "Warszawa", 1800), ("GDN", "Gdańsk", None)]
 

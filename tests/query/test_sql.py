@@ -57,8 +57,10 @@ def test_query_of_a_model(session: Session) -> None:
     query = session.query(City)
     assert isinstance(query, Query)
     assert "B" == query.get_one("B").code
-    with pytest.raises(NotFound):
+    with pytest.raises(NotFound, match="City with the primary key 'X'"):
         query.get_one("X")
+    with pytest.raises(NotFound):
+        session.query(Leg).get_one((1, "A"))
     assert "AB" == codes(query.find({"code": ["A", "B"]}))
     assert "DCBA" == codes(query.find_all(order_by="-code", paginate=False))
     assert query.find_one({"code": "X"}) is None
