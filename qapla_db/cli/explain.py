@@ -1,0 +1,186 @@
+"""What Alembic's errors mean for somebody with several databases and a git repository."""
+
+from __future__ import annotations
+
+import io
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from alembic.config import Config
+from alembic.script import ScriptDirectory
+from alembic.script.revision import MultipleHeads, ResolutionError, RevisionError
+from alembic.util import CommandError
+
+from qapla_db.database import Database
+from qapla_db.errors import MigrationError, QaplaError, ServerError
+
+__all__ = ["config_of", "explained", "script_of"]
+
+_GIT_WAIT = 10.0
+"""Seconds that git may take."""
+
+
+def config_of(database: Database) -> Config:
+    """Return Alembic's configuration for what asks no database.
+
+    :raises MigrationError: the database has no migrations directory.
+    """
+    path = Path(database.migrations_path).absolute()
+    if not path.is_dir():
+        raise _no_directory(database, path)
+    config = Config(stdout=io.StringIO())
+    config.set_main_option("script_location", str(path).replace("%", "%%"))
+    config.set_main_option("path_separator", "os")
+    return config
+
+
+def script_of(database: Database) -> ScriptDirectory:
+    """Return the revisions of a database, without connecting to it.
+
+    :raises MigrationError: it has no migrations directory.
+    """
+    return ScriptDirectory.from_config(config_of(database))
+
+
+@contextmanager
+def explained(database: Database, asked: str | None = None) -> Iterator[None]:
+    """Say of errors of the block what to do about them.
+
+    :param asked: the revision that the user has named.
+    """
+    try:
+        yield
+    except (CommandError, RevisionError, QaplaError) as error:
+        better = _better(error, database, asked)
+        if better is None:
+            raise
+        raise better from error
+
+
+def _better(error: BaseException, database: Database, asked: str | None) -> QaplaError | None:
+    causes = list(_causes(error))
+    for cause in causes:
+        if isinstance(cause, ResolutionError):
+            return _cannot_locate(database, str(cause.argument), asked)
+        if isinstance(cause, MultipleHeads):
+            return _two_heads(database)
+    if isinstance(error, ServerError) and not _is_there(database):
+        return ServerError(
+            f"the database {database.name!r} at {database.settings.address} is not there; "
+            f"'qapla-db ensure {database.name}' makes and migrates it, as 'upgrade --create' does"
+        )
+    path = Path(database.migrations_path).absolute()
+    if isinstance(error, MigrationError) and not (path / "env.py").is_file():
+        return _no_directory(database, path)
+    if isinstance(error, CommandError | RevisionError) and not isinstance(error, QaplaError):
+        return MigrationError(f"the migrations of the database {database.name!r}: {error}")
+    return None
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
+
+
+def _is_there(database: Database) -> bool:
+    try:
+        return database.exists()
+    except QaplaError:
+        return True  # who knows; the first error is the better one
+
+
+def _no_directory(database: Database, path: Path) -> MigrationError:
+    return MigrationError(
+        f"the migrations directory {path} of the database {database.name!r} is not there or has "
+        f"no env.py; 'qapla-db init {database.name}' writes it"
+    )
+
+
+def _two_heads(database: Database) -> MigrationError:
+    heads = ", ".join(sorted(script_of(database).get_heads()))
+    return MigrationError(
+        f"the migrations of the database {database.name!r} have several heads ({heads}): two "
+        f"revisions follow the same one. 'qapla-db merge {database.name}' joins them"
+    )
+
+
+# --- a revision that no file has
+
+
+def _cannot_locate(database: Database, revision: str, asked: str | None) -> MigrationError:
+    directory = database.migrations_path
+    if asked is not None and revision in asked:
+        problem = f"there is no revision {revision!r} in {directory}"
+    else:
+        problem = (
+            f"the database {database.name!r} at {database.settings.address} is at the revision "
+            f"{revision!r}, which no file in {directory} has"
+        )
+    where = _elsewhere(database, revision) or _in_git(Path(directory), revision)
+    if where is None and asked is not None and revision in asked:
+        names = ", ".join(database.host.dbs)
+        where = f"'qapla-db history {database.name}' lists what there is (databases: {names})"
+    return MigrationError(
+        f"{problem}. {where or 'Bring the file back, or stamp the revision that the schema has'}"
+    )
+
+
+def _elsewhere(database: Database, revision: str) -> str | None:
+    """Say which other registered database has a revision."""
+    for other in database.host.dbs.values():
+        if other is database:
+            continue
+        try:
+            script_of(other).get_revision(revision)
+        except (CommandError, RevisionError, QaplaError):
+            continue
+        return (
+            f"It belongs to the database {other.name!r}: name that one, or see whether "
+            f"'db:{database.name}:url' leads to the database of {other.name!r}"
+        )
+    return None
+
+
+def _in_git(directory: Path, revision: str) -> str | None:
+    """Say where git has a file with a revision: deleted here, or on another branch."""
+    log = ["log", "--all", "--format=%h", "--diff-filter=A", "--name-only", "-1"]
+    added = _git(directory, *log, "-S", revision, "--", ".").split()
+    if len(added) < 2:
+        return None
+    commit, path = added[0], added[-1]
+    gone = _git(directory, "log", "--format=%h", "--diff-filter=D", "-1", "--", f":/{path}").strip()
+    if gone:
+        return (
+            f"Its file {path} was deleted in the commit {gone}; to have it back: git checkout "
+            f"{gone}~1 -- :/{path}"
+        )
+    containing = _git(
+        directory, "branch", "--all", "--contains", commit, "--format=%(refname:short)"
+    )
+    branches = containing.split()
+    here = _git(directory, "branch", "--show-current").strip()
+    if here in branches:
+        return f"Its file {path} is in the commit {commit}: git checkout {commit} -- :/{path}"
+    if not branches:
+        return None
+    return (
+        f"Its file {path} is on the branch {branches[0]!r}: go back there to downgrade before "
+        "you change branches, or merge it"
+    )
+
+
+def _git(directory: Path, *arguments: str) -> str:
+    try:
+        done = subprocess.run(
+            ["git", "-C", str(directory), *arguments],
+            capture_output=True,
+            text=True,
+            timeout=_GIT_WAIT,
+            stdin=subprocess.DEVNULL,
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    return done.stdout if done.returncode == 0 else ""

@@ -1,0 +1,126 @@
+"""The entry point of ``qapla-db``: the commands, and one place for errors and exit codes.
+
+Exit codes: 0 done, or yes; 1 the answer is no; 2 wrong usage; 3 an error, such as a
+server that is down or a refusal; 130 Ctrl-C.
+
+The modules of the commands import at their top nothing but typer, so that ``--help``
+is quick; a command imports what it needs.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+from typing import Annotated, Any
+
+import typer
+import typer.core
+
+from qapla_db import __version__
+from qapla_db.cli import databases, revisions
+from qapla_db.cli.options import Choice, shared_options
+from qapla_db.cli.output import WrongUsage, print_error, say
+
+__all__ = ["app", "run"]
+
+_WRONG_USAGE, _ERROR, _INTERRUPTED = 2, 3, 130
+
+# UsageError, which typer does not export, is the base of BadParameter
+_ITS_OWN: Any = (typer.Exit, typer.Abort, typer.BadParameter.__bases__[0], BrokenPipeError)
+"""What typer itself handles."""
+
+
+_STEPS = re.compile(r"-\d+")
+
+
+class Commands(typer.core.TyperGroup):
+    """The commands, with errors shown as one line."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except _ITS_OWN:
+            raise
+        except Exception as error:
+            print_error(error, debug=isinstance(ctx.obj, Choice) and ctx.obj.debug)
+            raise typer.Exit(_WRONG_USAGE if isinstance(error, WrongUsage) else _ERROR) from None
+
+
+class Command(typer.core.TyperCommand):
+    """A command, to which ``-1`` is a revision and not an option."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        end = args.index("--") if "--" in args else len(args)
+        steps = [one for one in args[:end] if _STEPS.fullmatch(one)]
+        if steps:
+            rest = [one for one in args[:end] if one not in steps]
+            args = [*rest, "--", *steps, *args[end + 1 :]]
+        return super().parse_args(ctx, args)
+
+
+app = typer.Typer(
+    cls=Commands,
+    name="qapla-db",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        say(f"qapla-db {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def main(
+    ctx: typer.Context,
+    app: Annotated[
+        str | None,
+        typer.Option("-A", "--app", metavar="MODULE:ATTRIBUTE", help="The application."),
+    ] = None,
+    settings_path: Annotated[
+        str | None,
+        typer.Option(
+            "--settings_path",
+            "--settings-path",
+            metavar="DIR",
+            help="Without an application: the directory of a settings.py with DB_CONFIG.",
+        ),
+    ] = None,
+    tests: Annotated[bool, typer.Option("--tests", help="Use the databases of the tests.")] = False,
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+    version: Annotated[
+        bool,
+        typer.Option("--version", callback=_version, is_eager=True, help="Print the version."),
+    ] = False,
+) -> None:
+    """The databases of an application: make them, migrate them, look after them.
+
+    The application is named by -A module:attribute, by QAPLA_APP, or by app
+    under tool.qapla_db in pyproject.toml. Commands take names of databases, or --all.
+    """
+    ctx.obj = Choice().with_more(app, settings_path, tests, debug)
+
+
+def _register() -> None:
+    for module in (revisions, databases):
+        for name, function in module.COMMANDS.items():
+            second = f"A second name of {function.__name__}." if _is_alias(name, function) else None
+            app.command(name, cls=Command, help=second)(shared_options(function))
+
+
+def _is_alias(name: str, function: Any) -> bool:
+    return name != str(function.__name__).rstrip("_")
+
+
+_register()
+
+
+def run() -> None:
+    """Run the command line of this process."""
+    try:
+        app(prog_name="qapla-db")
+    except KeyboardInterrupt:
+        sys.exit(_INTERRUPTED)

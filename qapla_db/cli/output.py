@@ -1,0 +1,88 @@
+"""What the commands print: lines and tables for people, JSON for machines, errors in a line."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+import traceback
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import typer
+
+from qapla_db.errors import QaplaError
+
+__all__ = ["WrongUsage", "print_error", "print_json", "print_table", "say"]
+
+_ENDLESS = 100_000
+"""Columns of something that is not a terminal: nothing is cut off in a pipe."""
+
+
+class WrongUsage(QaplaError):
+    """The command line asks for what does not exist; exit code 2."""
+
+
+def say(line: str = "", *, err: bool = False) -> None:
+    """Print a line."""
+    typer.echo(line, err=err)
+
+
+def print_json(value: Any) -> None:
+    """Print a value as JSON; what JSON does not know is written as text."""
+    say(json.dumps(value, indent=2, default=str))
+
+
+def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
+    """Print a table: as wide as the terminal, or as its contents where there is none.
+
+    :param columns: their titles.
+    :param rows: texts; None is an empty cell.
+    """
+    from rich import box
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    console = Console(width=None if sys.stdout.isatty() else _ENDLESS, highlight=False)
+    table = Table(box=box.SIMPLE_HEAD if console.is_terminal else None, pad_edge=False)
+    for title in columns:
+        table.add_column(title, overflow="fold")
+    for row in rows:
+        table.add_row(*(Text("" if cell is None else str(cell)) for cell in row))
+    console.print(table)
+
+
+def print_error(error: BaseException, *, debug: bool) -> None:
+    """Print an error as one line; with its traceback before when that was asked for.
+
+    An error that is not of ours is of the user's code or of a library, so the line
+    says where it was raised.
+    """
+    if debug:
+        traceback.print_exception(error)
+    line = f"{typer.style('error', fg='red')}: {_message(error)}"
+    if not isinstance(error, QaplaError) and not debug:
+        line += " (--debug shows the traceback)"
+    say(line, err=True)
+
+
+def _message(error: BaseException) -> str:
+    if isinstance(error, QaplaError):
+        return " ".join(error.message.split())
+    if isinstance(error, OSError) and error.filename is not None:
+        return f"{error.filename}: {error.strerror}. Look who owns it, or use another directory"
+    text = " ".join(str(error).split())
+    kind = type(error).__name__
+    return f"{kind}: {text}{_place(error)}" if text else f"{kind}{_place(error)}"
+
+
+def _place(error: BaseException) -> str:
+    if isinstance(error, SyntaxError):
+        return ""  # says it itself
+    here = [
+        frame
+        for frame in traceback.extract_tb(error.__traceback__)
+        if f"{os.sep}site-packages{os.sep}" not in frame.filename and frame.filename[:1] != "<"
+    ]
+    return f" ({here[-1].filename}, line {here[-1].lineno})" if here else ""

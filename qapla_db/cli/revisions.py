@@ -1,0 +1,233 @@
+"""The commands of migrations."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from qapla_db.cli.options import All, Choice, Json, Names, NamesAndRevision, one_revision
+from qapla_db.cli.output import WrongUsage, print_json, print_table, say
+
+if TYPE_CHECKING:
+    from alembic.config import Config
+    from alembic.script import Script
+
+    from qapla_db.database import Database
+
+__all__ = ["COMMANDS"]
+
+Models = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--models",
+        metavar="[NAME=]MODULE:BASE",
+        help="The declarative base of a database's models, where it is not found.",
+        show_default=False,
+    ),
+]
+
+
+def init(
+    choice: Choice, names: Names = None, everything: All = False, models: Models = None
+) -> None:
+    """Write alembic.ini and the migrations directories; nothing is overwritten.
+
+    Without names it does so for all registered databases.
+    """
+    from qapla_db.cli.first import write_scaffold
+
+    found = choice.find()
+    databases = found.databases(names or [], everything or not names)
+    write_scaffold(found, databases, models or [])
+
+
+def upgrade(
+    choice: Choice,
+    words: NamesAndRevision = None,
+    everything: All = False,
+    create: Annotated[
+        bool, typer.Option("--create", help="Make databases that are missing first.")
+    ] = False,
+) -> None:
+    """Migrate databases to a revision, head if none is named."""
+    from qapla_db.cli.explain import explained
+    from qapla_db.migrations.commands import migrate
+
+    databases, others = choice.databases_and_others(words, everything)
+    revision = one_revision(others, "head")
+    for database in databases:
+        if create and database.create():
+            say(f"{database.name}: created {database.settings.address}")
+        with explained(database, revision):
+            migrate(database, revision, report=say)
+
+
+def downgrade(choice: Choice, words: NamesAndRevision = None, everything: All = False) -> None:
+    """Take databases back to an earlier revision: an id, base, -1."""
+    from qapla_db.cli.explain import explained
+    from qapla_db.migrations.commands import downgrade as run
+
+    databases, others = choice.databases_and_others(words, everything)
+    revision = one_revision(others, None)
+    for database in databases:
+        with explained(database, revision):
+            run(database, revision, report=say)
+
+
+def stamp(choice: Choice, words: NamesAndRevision = None, everything: All = False) -> None:
+    """Note that databases are at a revision, head if none is named, and run nothing."""
+    from alembic import command
+
+    databases, others = choice.databases_and_others(words, everything)
+    revision = one_revision(others, "head")
+    for database in databases:
+        _alembic(database, lambda config: command.stamp(config, revision), revision)
+
+
+def merge(
+    choice: Choice,
+    words: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="NAME REVISIONS",
+            help="The database, and the revisions to join; all heads if none is named.",
+            show_default=False,
+        ),
+    ] = None,
+    message: Annotated[
+        str, typer.Option("-m", "--message", help="What the revision is for.")
+    ] = "merge",
+) -> None:
+    """Write a revision that joins several heads."""
+    from qapla_db.cli.explain import explained, script_of
+    from qapla_db.cli.first import merge_heads
+
+    databases, others = choice.databases_and_others(words, False)
+    for database in databases:
+        with explained(database, " ".join(others)):
+            heads = others or sorted(script_of(database).get_heads())
+            if len(heads) < 2:
+                say(f"{database.name}: nothing to merge, the head is {', '.join(heads) or 'base'}")
+                continue
+            say(f"{database.name}: wrote {merge_heads(database, heads, message)}")
+
+
+def history(
+    choice: Choice, words: NamesAndRevision = None, everything: All = False, as_json: Json = False
+) -> None:
+    """List the revisions, the newest first; A:B for a part of them."""
+    from qapla_db.cli.explain import explained, script_of
+
+    databases, others = choice.databases_and_others(words, everything)
+    wanted = one_revision(others, "base:heads")
+    if ":" not in wanted:
+        raise WrongUsage(f"{wanted!r} is no range; write FROM:TO, such as base:head")
+    lower, _, upper = wanted.partition(":")
+    found = []
+    for database in databases:
+        with explained(database, wanted):
+            scripts = script_of(database).walk_revisions(lower or "base", upper or "heads")
+            found += [_as_dict(database, script) for script in scripts]
+    if as_json:
+        print_json(found)
+        return
+    columns = ("database", "revision", "after", "message")
+    rows = [
+        (
+            one["database"],
+            one["revision"] + (" (head)" if one["is_head"] else ""),
+            ", ".join(one["after"]),
+            one["message"],
+        )
+        for one in found
+    ]
+    print_table(columns, rows)
+
+
+def current(
+    choice: Choice, names: Names = None, everything: All = False, as_json: Json = False
+) -> None:
+    """Say at which revision databases are."""
+    from qapla_db.cli.explain import explained
+    from qapla_db.migrations.commands import current as ask
+
+    found = []
+    for database in choice.databases(names, everything):
+        with explained(database):
+            found.append({"database": database.name, "revisions": list(ask(database))})
+    _print_revisions(found, as_json)
+
+
+def heads(
+    choice: Choice, names: Names = None, everything: All = False, as_json: Json = False
+) -> None:
+    """Say what the newest revisions are; no server is asked."""
+    from qapla_db.cli.explain import explained, script_of
+
+    found = []
+    for database in choice.databases(names, everything):
+        with explained(database):
+            revisions = sorted(script_of(database).get_heads())
+            found.append({"database": database.name, "revisions": revisions})
+    _print_revisions(found, as_json)
+
+
+def sql(choice: Choice, words: NamesAndRevision = None) -> None:
+    """Print the SQL of the revisions that are pending, or from A to B (A:B); run nothing."""
+    from alembic import command
+
+    from qapla_db.cli.explain import explained
+    from qapla_db.migrations.commands import current as ask
+
+    databases, others = choice.databases_and_others(words, False)
+    wanted = one_revision(others, "head")
+    for database in databases:
+        revision = wanted
+        if ":" not in wanted:
+            with explained(database, wanted):
+                revision = f"{','.join(ask(database)) or 'base'}:{wanted}"
+        _alembic(database, lambda config: command.upgrade(config, revision, sql=True), wanted)  # noqa: B023
+
+
+def _alembic(database: Database, run: Callable[[Config], object], revision: str) -> None:
+    from qapla_db.cli.explain import explained
+    from qapla_db.migrations.commands import run_alembic
+
+    with explained(database, revision):
+        run_alembic(database, run, report=say)
+
+
+def _as_dict(database: Database, script: Script) -> dict[str, Any]:
+    after = script.down_revision or ()
+    return {
+        "database": database.name,
+        "revision": script.revision,
+        "after": [after] if isinstance(after, str) else list(after),
+        "message": script.doc,
+        "path": script.path,
+        "is_head": script.is_head,
+    }
+
+
+def _print_revisions(found: list[dict[str, Any]], as_json: bool) -> None:
+    if as_json:
+        print_json(found)
+        return
+    for one in found:
+        say(f"{one['database']}: {', '.join(one['revisions']) or 'base'}")
+
+
+COMMANDS: dict[str, Callable[..., None]] = {
+    "init": init,
+    "upgrade": upgrade,
+    "migrate": upgrade,
+    "downgrade": downgrade,
+    "stamp": stamp,
+    "merge": merge,
+    "history": history,
+    "current": current,
+    "heads": heads,
+    "sql": sql,
+}
