@@ -16,6 +16,7 @@ from sqlalchemy.orm import Session
 import rotarran.broker  # noqa: F401  registers files://
 from qapla_db.decorators import INJECTED, WithDatabase, connect_celery
 from rotarran import main as application
+from rotarran.application.db import Origin
 from rotarran.application.drivers import (
     AirportReadDriver,
     EventWriteDriver,
@@ -78,6 +79,7 @@ def compute_neighbours(
     EventWriteDriver(audit).create(
         who=f"worker, for {who}",
         action="computed neighbours",
+        origin=Origin.COMMAND if compute_neighbours.request.called_directly else Origin.WORKER,
         airport_code=code,
         details={"found": len(nearest)},
     )

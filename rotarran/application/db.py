@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from enum import StrEnum
 from typing import Any
 
 from sqlalchemy import (
     JSON,
     CheckConstraint,
     DateTime,
+    Dialect,
     Double,
+    Enum,
     ForeignKey,
     Index,
     MetaData,
     String,
+    TypeDecorator,
     text,
 )
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
@@ -31,6 +35,30 @@ CONVENTION = {
 def now() -> datetime:
     """Return the time, in UTC."""
     return datetime.now(UTC)
+
+
+class Feet(TypeDecorator[float]):
+    """A height in feet, as pilots read it, which the database has in metres."""
+
+    impl = Double
+    cache_ok = True
+    METRES = 0.3048
+
+    def process_bind_param(self, value: float | None, dialect: Dialect) -> float | None:
+        """Return metres."""
+        return None if value is None else value * self.METRES
+
+    def process_result_value(self, value: float | None, dialect: Dialect) -> float | None:
+        """Return feet, without the noise of the conversion."""
+        return None if value is None else round(value / self.METRES, 6)
+
+
+class Origin(StrEnum):
+    """Where somebody did something."""
+
+    WEB = "web"
+    WORKER = "worker"
+    COMMAND = "command"
 
 
 class Model(DeclarativeBase):
@@ -57,16 +85,16 @@ class Airport(Model):
     code: Mapped[str] = mapped_column(String(4), primary_key=True)
     iata: Mapped[str] = mapped_column(String(3), server_default="", index=True)
     name: Mapped[str] = mapped_column(String(120), index=True)
-    city: Mapped[str] = mapped_column(String(120), server_default="")
+    city: Mapped[str] = mapped_column(String(120), server_default="", index=True)
     country: Mapped[str] = mapped_column(String(2), index=True)
-    elevation: Mapped[float] = mapped_column(Double, server_default=text("0"))
+    elevation: Mapped[float] = mapped_column(Feet, server_default=text("0"))
     latitude: Mapped[float] = mapped_column(Double)
     longitude: Mapped[float] = mapped_column(Double)
-    timezone: Mapped[str] = mapped_column(String(60), server_default="")
+    timezone: Mapped[str] = mapped_column(String(64), server_default="")
     version: Mapped[int] = mapped_column(server_default=text("1"))
 
     neighbours: Mapped[list[Neighbour]] = relationship(
-        order_by="Neighbour.distance", foreign_keys="Neighbour.airport_code", viewonly=True
+        order_by="Neighbour.distance_km", foreign_keys="Neighbour.airport_code", viewonly=True
     )
 
     # two people who edit one airport at once: the second is told, nothing is lost
@@ -77,7 +105,7 @@ class Neighbour(Model):
     """One of the airports nearest to another, as a task computed it."""
 
     __tablename__ = "neighbour"
-    __table_args__ = (Index("ix_neighbour_airport_code_distance", "airport_code", "distance"),)
+    __table_args__ = (Index("ix_neighbour_airport_code_distance", "airport_code", "distance_km"),)
 
     airport_code: Mapped[str] = mapped_column(
         ForeignKey("airport.code", ondelete="CASCADE"), primary_key=True
@@ -85,7 +113,7 @@ class Neighbour(Model):
     other_code: Mapped[str] = mapped_column(
         ForeignKey("airport.code", ondelete="CASCADE"), primary_key=True
     )
-    distance: Mapped[float] = mapped_column(Double, doc="kilometres along the great circle")
+    distance_km: Mapped[float] = mapped_column(Double, doc="along the great circle")
     computed_at: Mapped[datetime] = mapped_column(DateTime(timezone=True), default=now)
 
     other: Mapped[Airport] = relationship(foreign_keys=[other_code], lazy="joined")
@@ -101,4 +129,7 @@ class Event(AuditModel):
     who: Mapped[str] = mapped_column(String(80))
     action: Mapped[str] = mapped_column(String(40))
     airport_code: Mapped[str] = mapped_column(String(4), index=True)
+    origin: Mapped[Origin] = mapped_column(
+        Enum(Origin, name="origin", length=10, values_callable=list), server_default=Origin.WEB
+    )
     details: Mapped[dict[str, Any]] = mapped_column(JSON, server_default=text("'{}'"))

@@ -60,7 +60,12 @@ class NeighbourWriteDriver(WriteDriver[Neighbour]):
         self.session.execute(former.where(Neighbour.other_code.not_in(nearest)))
         self.upsert(
             [
-                {"airport_code": code, "other_code": other, "distance": distance, "computed_at": at}
+                {
+                    "airport_code": code,
+                    "other_code": other,
+                    "distance_km": distance,
+                    "computed_at": at,
+                }
                 for other, distance in nearest.items()
             ],
             by=["airport_code", "other_code"],

@@ -88,7 +88,7 @@ def airport(request: Request) -> dict[str, Any]:
                 "code": neighbour.other_code,
                 "name": neighbour.other.name,
                 "country": neighbour.other.country,
-                "distance": round(neighbour.distance, 1),
+                "distance": round(neighbour.distance_km, 1),
                 "computed_at": neighbour.computed_at.isoformat(timespec="seconds"),
             }
             for neighbour in found.neighbours

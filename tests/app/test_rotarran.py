@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from sqlalchemy import func, insert, select
+from sqlalchemy import func, insert, select, text
 from webtest import TestApp
 
 from qapla_db.errors import NotFound
@@ -19,7 +19,7 @@ from qapla_db.session import Session
 from qapla_db.testing import BaseApplicationFixture
 from rotarran import main
 from rotarran.application.app import RotarranApplication
-from rotarran.application.db import Airport, Event, Neighbour
+from rotarran.application.db import Airport, Event, Neighbour, Origin
 from rotarran.application.forms import airport_changes
 from rotarran.load import airport_rows
 from rotarran.tasks import celery, compute_neighbours, great_circle
@@ -289,6 +289,25 @@ class TestTask(RotarranFixture):
         """Called directly it works with sessions of its own."""
         assert 3 == compute_neighbours("BIRK", "a test", 3)
         assert "BIKF" in dbsession.scalars(select(Neighbour.other_code)).all()
+
+    def test_origin(
+        self, web: TestApp, eager: None, dbplugin: Databases, application: RotarranApplication
+    ) -> None:
+        """The audit trail knows what came from the web, from a worker and from a command."""
+        web.post_json("/api/airports/EPWA", {"version": 1, "name": "Chopin"})
+        web.post_json("/api/airports/EPWA/neighbours", {})
+        compute_neighbours("BIRK", "a test", 3)
+        with dbplugin["audit"].session(read_only=True) as audit:
+            origins = audit.scalars(select(Event.origin).order_by(Event.id)).all()
+        assert [Origin.WEB, Origin.WORKER, Origin.COMMAND] == origins
+
+    def test_elevation_is_stored_in_metres(self, web: TestApp, dbsession: Session) -> None:
+        """A pilot's feet are metres in the database, and the same feet again."""
+        answer = web.post_json("/api/airports/EPWA", {"version": 1, "elevation": 362.5})
+        assert 362.5 == answer.json["airport"]["elevation"]
+        stored = dbsession.scalar(text("SELECT elevation FROM airport WHERE code = 'EPWA'"))
+        assert stored == pytest.approx(110.49)
+        assert 362.5 == web.get("/api/airports/EPWA").json["airport"]["elevation"]
 
     def test_unknown_airport(self, application: RotarranApplication) -> None:
         """A task for an airport that does not exist fails and leaves nothing."""
