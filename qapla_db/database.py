@@ -25,6 +25,7 @@ from qapla_db.errors import (
     SettingInvalid,
     SettingMissing,
 )
+from qapla_db.record import refuse_recorded_production
 from qapla_db.session import Session
 from qapla_db.settings import (
     DatabaseSettings,
@@ -322,6 +323,8 @@ class Database:
         It acts on the URL of the prepared settings and on no other. Without
         confirmation it does so only in an application prepared for tests, on a
         database that no other endpoint uses and that has ``test`` in its name.
+        One that is ``production`` by the settings or by its own record (see
+        :mod:`qapla_db.record`) is never dropped.
 
         :param confirm: the name of this database, from a caller who means it.
         :returns: False when there was none.
@@ -360,6 +363,7 @@ class Database:
     def check_droppable(self, *, confirm: str | None = None) -> None:
         """Raise Refused where :meth:`drop` would."""
         check_droppable(self.settings, self.host, confirm=confirm)
+        refuse_recorded_production(self.settings)
 
 
 def _host_name(host: Host) -> str:

@@ -293,9 +293,13 @@ def database_settings(
         default_url=complete_url(default, default_key, name)[0] if default else None,
         options=_options(settings, f"db:{name}:options"),
         session=_mapping(settings, f"db:{name}:session"),
-        environment=str(_read(settings, f"db:{name}:environment") or "development"),
+        environment=str(_read(settings, f"db:{name}:environment") or _usual(endpoint)),
         source=source,
     )
+
+
+def _usual(endpoint: str | None) -> str:
+    return "tests" if endpoint == "tests" else "development"
 
 
 def _read(settings: Mapping[str, Any], key: str) -> Any:

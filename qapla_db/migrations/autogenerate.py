@@ -12,6 +12,7 @@ from alembic.runtime.migration import MigrationContext
 from sqlalchemy.engine import Connection, Dialect
 
 from qapla_db.errors import Misuse
+from qapla_db.record import RECORD_TABLE
 
 __all__ = ["OwnTables", "compare_defaults_safely", "drop_empty", "metadata_of"]
 
@@ -79,7 +80,7 @@ class OwnTables:
         qualified = parents.get("schema_qualified_table_name") or name
         if qualified in self.names:
             return True
-        if not name.startswith(VERSION_TABLE):
+        if not name.startswith(VERSION_TABLE) and name != RECORD_TABLE:
             self.left_alone.add(qualified)
         return False
 

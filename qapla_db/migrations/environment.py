@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 
 import sqlalchemy as sa
@@ -29,13 +30,18 @@ from qapla_db.migrations.autogenerate import VERSION_TABLE, OwnTables, drop_empt
 from qapla_db.migrations.checks import COMPLETED, expect_run, require_template
 from qapla_db.migrations.command_error import as_command_error
 from qapla_db.migrations.connections import connected, migration_engine
+from qapla_db.migrations.recording import Recording
 from qapla_db.migrations.runner import Runner
+from qapla_db.record import RecordTable
 from qapla_db.registry import Host
 
-__all__ = ["MODELS", "AlembicEnv", "sharing", "version_table"]
+__all__ = ["DIRECTIVES", "MODELS", "AlembicEnv", "sharing", "version_table"]
 
 MODELS = "qapla_db.models"
 """Key in ``config.attributes``: a list that gets the metadata, and nothing else is done."""
+
+DIRECTIVES = "qapla_db.directives"
+"""Key in ``config.attributes``: a function that changes what autogenerate has found."""
 
 _TRUE = frozenset({"true", "yes", "on", "1"})
 _FALSE = frozenset({"false", "no", "off", "0"})
@@ -171,6 +177,12 @@ class AlembicEnv:
             owned=owned,
             sandboxed=sandboxed and url == database.settings.url,
             options=options,
+            recording=Recording(
+                RecordTable(options["version_table"], options.get("version_table_schema")),
+                replace(database.settings, url=url, backend=backend),
+                database.host,
+                context.script,
+            ),
             safe_defaults=options["compare_server_default"] is True,
             lock_wait=self.lock_wait,
             lock_timeout=self.lock_timeout,
@@ -211,6 +223,9 @@ class AlembicEnv:
     def _process_directives(
         self, migration: MigrationContext, revision: Any, directives: list[MigrationScript]
     ) -> None:
+        ours = context.config.attributes.get(DIRECTIVES)
+        if ours is not None:
+            ours(migration, directives[0], self.tables)
         theirs = self.configure.get("process_revision_directives")
         if theirs is not None:
             theirs(migration, revision, directives)

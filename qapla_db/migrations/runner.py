@@ -25,6 +25,7 @@ from qapla_db.migrations.connections import (
     without_foreign_keys,
 )
 from qapla_db.migrations.lock import LockRequest, migration_lock
+from qapla_db.migrations.recording import Recording
 from qapla_db.migrations.steps import Steps, Undo, at
 
 __all__ = ["Runner"]
@@ -41,6 +42,7 @@ class Runner:
     :param owned: the connection is ours; a caller's one brings transaction and lock.
     :param sandboxed: the database is in the sandbox of a test.
     :param options: keywords of ``context.configure``.
+    :param recording: keeps the record of the database.
     :param safe_defaults: compare server defaults in our way.
     :param lock_wait: seconds to wait for another run and for tables in use.
     :param lock_timeout: seconds that one statement waits for a table; None for no limit.
@@ -54,6 +56,7 @@ class Runner:
     owned: bool
     sandboxed: bool
     options: dict[str, Any]
+    recording: Recording
     safe_defaults: bool
     lock_wait: float
     lock_timeout: float | None
@@ -100,6 +103,8 @@ class Runner:
         except sa.exc.DBAPIError as error:
             raise steps.failure(error) from error
         if steps.count == 0:
+            if self.owned:
+                self.recording.ensure(self.connection, steps.heads)
             self.say(f"{self.name}: nothing to do, at {at(steps.heads)}")
 
     @contextmanager
@@ -165,8 +170,10 @@ class Runner:
         return self.connection.dialect.name == "sqlite" and self.backend.is_retryable(error)
 
     def _attempt(self, steps: Steps, plan: Any) -> None:
-        applied = (steps.applied, *self.options["on_version_apply"])
-        self._configure(fn=steps.announce(plan), on_version_apply=applied)
+        theirs = self.options["on_version_apply"]
+        applied = (steps.applied, self.recording.applied, *theirs)
+        opened = self.recording.opened(plan)
+        self._configure(fn=steps.announce(opened), on_version_apply=applied)
         try:
             with context.begin_transaction():
                 self._run_checked(steps)
@@ -178,6 +185,7 @@ class Runner:
             raise
 
     def _run_checked(self, steps: Steps) -> None:
+        self.recording.check(self.connection)
         if self.connection.dialect.name != "sqlite":
             context.run_migrations()
             return

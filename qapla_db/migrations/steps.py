@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import traceback
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any, Literal
 
@@ -14,9 +14,9 @@ from sqlalchemy.engine import Connection
 
 from qapla_db.errors import MigrationError
 
-__all__ = ["Steps", "Undo", "at"]
+__all__ = ["Plan", "Steps", "Undo", "at"]
 
-Plan = Callable[[tuple[str, ...], MigrationContext], Collection[MigrationStep]]
+Plan = Callable[[tuple[str, ...], MigrationContext], Iterable[MigrationStep]]
 
 Undo = Literal["revision", "run", "nothing", "caller"]
 """What is rolled back when a revision fails; with "caller" its transaction decides."""

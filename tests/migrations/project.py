@@ -19,6 +19,7 @@ from alembic.config import CommandLine, Config
 
 from qapla_db import Database, DatabaseApplication
 from qapla_db.backends import get_backend
+from qapla_db.record import RECORD_TABLE
 
 WAIT = 60.0
 """Seconds that a command may take."""
@@ -236,11 +237,11 @@ def rows(url: sa.URL, query: str) -> list[tuple[Any, ...]]:
 
 
 def tables(url: sa.URL) -> list[str]:
-    """Return the names of a database's tables."""
+    """Return the names of a database's tables, without the record."""
     backend = get_backend(url)
     assert backend is not None
     engine = sa.create_engine(backend.complete(url), poolclass=sa.NullPool)
-    return sorted(sa.inspect(engine).get_table_names())
+    return sorted({*sa.inspect(engine).get_table_names()} - {RECORD_TABLE})
 
 
 def _url_lines(urls: Mapping[str, sa.URL | str]) -> list[str]:
