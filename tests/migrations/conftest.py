@@ -46,6 +46,12 @@ def project(make_project: MakeProject, each_url: sa.URL) -> Project:
     return make_project({"main": each_url})
 
 
+@pytest.fixture
+def offline(make_project: MakeProject) -> Project:
+    """A project whose server does not run."""
+    return make_project({"main": "postgresql://nobody:secret@127.0.0.1:1/nowhere"})
+
+
 @pytest.fixture(params=["postgresql", "mariadb"])
 def server_database_url(request: pytest.FixtureRequest, fresh_url: FreshURL) -> sa.URL:
     """An empty database on each kind of server in turn."""

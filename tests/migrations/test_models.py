@@ -11,14 +11,6 @@ from tests.conftest import FreshURL
 from tests.migrations.conftest import MakeProject
 from tests.migrations.project import Project
 
-NOWHERE = "postgresql://nobody:secret@127.0.0.1:1/nowhere"
-
-
-@pytest.fixture
-def offline(make_project: MakeProject) -> Project:
-    """A project whose server does not run."""
-    return make_project({"main": NOWHERE})
-
 
 def test_models(offline: Project) -> None:
     """The metadata of every base that env.py hands over is found, and no server is needed."""

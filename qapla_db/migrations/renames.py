@@ -1,0 +1,227 @@
+"""Renames in place of drops: found, asked about, tried out.
+
+What autogenerate sees of a rename is a column that is gone and one that is new.
+A rename is never guessed. It is said beforehand, by the models or by the caller,
+or asked about. It is then executed for real in the shadow database, and the
+comparison is made again: what follows a rename by itself needs no operation.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+import sqlalchemy as sa
+from alembic.autogenerate import produce_migrations
+from alembic.operations import Operations, ops
+from alembic.runtime.migration import MigrationContext
+
+from qapla_db.errors import InvalidArgument, MigrationError, Refused
+from qapla_db.migrations.autogenerate import OwnTables
+from qapla_db.migrations.rename_candidates import (
+    Candidate,
+    column_candidates,
+    table_candidates,
+)
+from qapla_db.migrations.rename_names import constraint_names, index_names
+from qapla_db.migrations.rename_ops import Rename
+
+__all__ = ["Answers", "Ask", "Detection"]
+
+Ask = Callable[[str], bool]
+"""Gets a question for people and returns their answer."""
+
+
+@dataclass
+class Answers:
+    """What is known about renames beforehand, and whom to ask about the others.
+
+    :param database: its name, for messages.
+    :param said: ``users.age:height`` for a column, ``users:people`` for a table.
+    :param ask: asks a person; None where nobody can be asked.
+    :param others: whether there may be renames besides those that are said.
+    """
+
+    database: str
+    said: Sequence[str] = ()
+    ask: Ask | None = None
+    others: bool = True
+
+    def __post_init__(self) -> None:
+        for one in self.said:
+            old, colon, new = one.partition(":")
+            if not (old and colon and new) or ":" in new or "." in new:
+                raise InvalidArgument(
+                    f"the rename {one!r} for the database {self.database!r} is not of the form "
+                    "TABLE.COLUMN:NEW_NAME or TABLE:NEW_NAME"
+                )
+        self._used: set[str] = set()
+        self.offered: list[Candidate] = []
+
+    def choose(self, candidates: Iterable[Candidate]) -> list[Candidate]:
+        """Return those that are renames.
+
+        :raises Refused: somebody must decide, and nobody can be asked.
+        """
+        left = sorted(candidates, key=lambda one: -one.score)
+        self.offered += left
+        chosen: list[Candidate] = []
+
+        def take(one: Candidate) -> None:
+            chosen.append(one)
+            left[:] = [other for other in left if not other.competes_with(one)]
+
+        for one in [one for one in left if one.flags & set(self.said)]:
+            if one in left:
+                self._used |= one.flags & set(self.said)
+                take(one)
+        for one in [one for one in left if one.is_hinted]:
+            if one in left:
+                take(one)
+        left[:] = [one for one in left if one.is_likely]
+        if self.others and left and self.ask is None:
+            raise self._unclear(left)
+        while self.others and left:
+            one = left.pop(0)
+            if self.ask is not None and self.ask(one.question):
+                take(one)
+        return chosen
+
+    def _unclear(self, candidates: list[Candidate]) -> Refused:
+        new = {one.new: one for one in candidates}
+        pairs = "; ".join(
+            f"{name} is new, and "
+            + " and ".join(one.old for one in candidates if one.new == name)
+            + (" is" if sum(one.new == name for one in candidates) == 1 else " are")
+            + " gone from the models"
+            for name in new
+        )
+        flags = " or ".join(f"--rename {one.flag}" for one in candidates)
+        return Refused(
+            f"no revision of {self.database!r} is written, for it is not known what was renamed: "
+            f"{pairs}. Say it with {flags} (or with info={{'renamed_from': ...}} in the models), "
+            "or with --no-rename that nothing was; the data of what is dropped is lost"
+        )
+
+    def check_used(self) -> None:
+        """Raise InvalidArgument for what was said and fits nothing."""
+        unused = [one for one in self.said if one not in self._used]
+        if not unused:
+            return
+        possible = ", ".join(sorted({one.flag for one in self.offered})) or "none"
+        raise InvalidArgument(
+            f"the rename {', '.join(map(repr, unused))} fits nothing that differs between the "
+            f"models and the migrations of the database {self.database!r}; possible: {possible}"
+        )
+
+
+class Detection:
+    """Puts renames into a revision that autogenerate is about to write.
+
+    The database is changed for it: it must be a shadow.
+    """
+
+    def __init__(self, answers: Answers) -> None:
+        self.answers = answers
+
+    def __call__(
+        self, migration: MigrationContext, script: ops.MigrationScript, tables: OwnTables
+    ) -> None:
+        """Change the operations of a script.
+
+        :param script: what autogenerate has found.
+        :param tables: what it has looked at.
+        :raises Refused: somebody must decide, and nobody can be asked.
+        :raises InvalidArgument: a rename that was said fits nothing.
+        :raises MigrationError: a rename cannot be executed.
+        """
+        trial = _Trial(self.answers.database, migration, script, tables)
+        before = {key: key for key in tables.names}
+        for one in self.answers.choose(
+            table_candidates(migration, trial.upgrade, tables.left_alone, tables.metadata)
+        ):
+            trial.add([one.operation])
+            before[one.new] = one.old
+        touched = {new for new, old in before.items() if new != old}
+        trial.compare_again()
+        columns = self.answers.choose(
+            column_candidates(migration, trial.upgrade, tables.metadata, before)
+        )
+        trial.add([one.operation for one in columns])
+        trial.compare_again()
+        self.answers.check_used()
+        touched |= {one.table for one in columns}
+        trial.add(index_names(migration, trial.upgrade))
+        trial.add(constraint_names(migration, _with_neighbours(tables.metadata, touched, before)))
+        trial.compare_again()
+        trial.finish()
+
+
+class _Trial:
+    """Renames as they are executed in the shadow, and what is left to do afterwards."""
+
+    def __init__(
+        self,
+        name: str,
+        migration: MigrationContext,
+        script: ops.MigrationScript,
+        tables: OwnTables,
+    ) -> None:
+        assert script.upgrade_ops is not None
+        self.name = name
+        self.migration = migration
+        self.script = script
+        self.tables = tables
+        self.renames: list[Rename] = []
+        self.upgrade: ops.UpgradeOps = script.upgrade_ops
+        self._is_stale = False
+
+    def add(self, renames: Iterable[Rename]) -> None:
+        """Execute renames."""
+        for one in renames:
+            try:
+                Operations(self.migration).invoke(one)
+            except sa.exc.DBAPIError as error:
+                raise MigrationError(
+                    f"no revision of {self.name!r} is written: its shadow database refuses the "
+                    f"rename {error.statement!r}: {' '.join(str(error.orig).split())}. Write it by "
+                    "hand, in a revision made with --empty"
+                ) from error
+            self.renames.append(one)
+            self._is_stale = True
+
+    def compare_again(self) -> None:
+        """Run autogenerate again, if anything was renamed."""
+        if not self._is_stale:
+            return
+        self._is_stale = False
+        self.tables.left_alone.clear()
+        found = produce_migrations(self.migration, self.migration.opts["target_metadata"])
+        assert found.upgrade_ops is not None
+        self.upgrade = found.upgrade_ops
+
+    def finish(self) -> None:
+        """Write renames and what is left to do into the script, and the way back."""
+        if not self.renames:
+            return
+        assert self.script.upgrade_ops is not None
+        assert self.script.downgrade_ops is not None
+        operations = [*self.renames, *self.upgrade.ops]
+        self.script.upgrade_ops.ops[:] = operations
+        self.script.downgrade_ops.ops[:] = [one.reverse() for one in reversed(operations)]
+
+
+def _with_neighbours(
+    metadata: Iterable[sa.MetaData], touched: set[str], before: dict[str, str]
+) -> dict[sa.Table, str]:
+    """Return tables that were renamed, or have such columns, and those that refer to them.
+
+    :returns: table -> its name before, without schema.
+    """
+    found: dict[sa.Table, str] = {}
+    for one in metadata:
+        for key, table in one.tables.items():
+            referred = {other.referred_table.key for other in table.foreign_key_constraints}
+            if touched & {key, *referred}:
+                found[table] = before[key].rpartition(".")[2]
+    return found
