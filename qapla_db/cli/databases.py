@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Annotated, Any
@@ -10,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from qapla_db.cli.options import All, Choice, Names
-from qapla_db.cli.output import print_table, say
+from qapla_db.cli.output import on_terminal, print_table, say
 from qapla_db.errors import Refused, ServerError
 
 if TYPE_CHECKING:
@@ -140,7 +139,7 @@ def _ask(database: Database) -> None:
     :raises Refused: there is no terminal, or something else was typed.
     """
     name, address = database.name, database.settings.address
-    if not (sys.stdin.isatty() and sys.stdout.isatty()):
+    if not on_terminal():
         raise Refused(
             f"the database {name!r} at {address} was not dropped: there is no terminal to ask "
             f"on; a script that means it says --yes {name}"
@@ -164,12 +163,17 @@ def _ask(database: Database) -> None:
 def _row_counts(database: Database) -> list[tuple[str, str]]:
     import sqlalchemy as sa
 
+    from qapla_db.record import RECORD_TABLE
+    from qapla_db.record_table import VERSION_TABLE
+
     with database.session(read_only=True) as session:
         connection = session.connection()
         inspector = sa.inspect(connection)
         found = []
         for schema in _schemas(inspector):
             for table in sorted(inspector.get_table_names(schema=schema)):
+                if table.startswith((VERSION_TABLE, RECORD_TABLE)):
+                    continue
                 some = sa.select(sa.literal(1)).select_from(sa.table(table, schema=schema))
                 limited = some.limit(_COUNTED + 1).subquery()
                 count = connection.scalar(sa.select(sa.func.count()).select_from(limited)) or 0

@@ -21,7 +21,7 @@ from qapla_db.migrations.commands import current, migrate, run_alembic
 from qapla_db.migrations.models import models_of
 from qapla_db.migrations.scaffold import Application, Symbol, scaffold
 
-__all__ = ["initialize", "merge_heads", "write_scaffold"]
+__all__ = ["initialize", "merge_heads", "short", "write_scaffold"]
 
 
 def write_scaffold(found: Found, databases: Sequence[Database], models: Sequence[str]) -> None:
@@ -36,7 +36,7 @@ def write_scaffold(found: Found, databases: Sequence[Database], models: Sequence
         given = {names[0]: str(found.host.models)}
     done = scaffold(databases, _application(found), found.root, given)
     for path in done.written:
-        say(f"wrote {_short(path)}")
+        say(f"wrote {short(path)}")
     if not done.written:
         say("nothing to write, all is there")
     if done.to_add:
@@ -75,7 +75,8 @@ def _application(found: Found) -> Application:
     return Application((symbol.line,), expression, symbol.module)
 
 
-def _short(path: Path) -> Path:
+def short(path: Path) -> Path:
+    """Return a path as seen from the working directory, where it is below it."""
     here = Path.cwd()
     return path.relative_to(here) if path.is_relative_to(here) else path
 
@@ -86,7 +87,7 @@ def merge_heads(database: Database, heads: Sequence[str], message: str) -> Path:
     config.cmd_opts = Namespace(quiet=True)
     script = command.merge(config, list(heads), message=message)
     assert script is not None
-    return _short(Path(script.path))
+    return short(Path(script.path))
 
 
 def initialize(found: Found, database: Database) -> None:
@@ -126,7 +127,7 @@ def _write_first_revision(database: Database) -> None:
     def run(config: Config) -> None:
         config.cmd_opts = Namespace(quiet=True, autogenerate=True)
         for script in _listed(command.revision(config, "first", autogenerate=True)):
-            say(f"{database.name}: wrote {_short(Path(script.path))}")
+            say(f"{database.name}: wrote {short(Path(script.path))}")
 
     run_alembic(database, run, report=say)
 

@@ -13,7 +13,15 @@ import typer
 
 from qapla_db.errors import QaplaError
 
-__all__ = ["WrongUsage", "print_error", "print_json", "print_table", "say"]
+__all__ = [
+    "WrongUsage",
+    "on_terminal",
+    "print_error",
+    "print_json",
+    "print_table",
+    "say",
+    "yes_or_no",
+]
 
 _ENDLESS = 100_000
 """Columns of something that is not a terminal: nothing is cut off in a pipe."""
@@ -26,6 +34,21 @@ class WrongUsage(QaplaError):
 def say(line: str = "", *, err: bool = False) -> None:
     """Print a line."""
     typer.echo(line, err=err)
+
+
+def on_terminal() -> bool:
+    """Tell whether there is somebody who can be asked."""
+    return sys.stdin.isatty() and sys.stdout.isatty()
+
+
+def yes_or_no(question: str) -> bool:
+    """Ask on the terminal; whatever is not yes is no."""
+    try:
+        answer = input(f"{question} [y/N] ")
+    except EOFError:
+        say()
+        return False
+    return answer.strip().lower() in ("y", "yes")
 
 
 def print_json(value: Any) -> None:

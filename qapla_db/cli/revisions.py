@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from qapla_db.cli.options import All, Choice, Json, Names, NamesAndRevision, one_revision
-from qapla_db.cli.output import WrongUsage, print_json, print_table, say
+from qapla_db.cli.output import WrongUsage, on_terminal, print_json, print_table, say, yes_or_no
 
 if TYPE_CHECKING:
     from alembic.config import Config
@@ -41,6 +41,52 @@ def init(
     found = choice.find()
     databases = found.databases(names or [], everything or not names)
     write_scaffold(found, databases, models or [])
+
+
+def revision(
+    choice: Choice,
+    names: Names = None,
+    everything: All = False,
+    message: Annotated[
+        str, typer.Option("-m", "--message", help="What the revision does, in a few words.")
+    ] = "changes",
+    empty: Annotated[
+        bool, typer.Option("--empty", help="Without operations, to be written by hand.")
+    ] = False,
+    rename: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--rename",
+            metavar="OLD:NEW",
+            help="What was renamed: a table (users:people) or a column (users.age:height).",
+            show_default=False,
+        ),
+    ] = None,
+    no_rename: Annotated[
+        bool, typer.Option("--no-rename", help="Nothing else was renamed; do not ask.")
+    ] = False,
+) -> None:
+    """Write a revision of what differs between the models and the migrations.
+
+    A scratch database beside the real one is migrated and compared; the real one is not touched.
+    """
+    from qapla_db.cli.explain import explained
+    from qapla_db.cli.first import short
+    from qapla_db.migrations.revisions import make_revision
+
+    for database in choice.databases(names, everything):
+        with explained(database):
+            path = make_revision(
+                database,
+                message,
+                empty=empty,
+                renames=rename or [],
+                other_renames=not no_rename,
+                ask=yes_or_no if on_terminal() else None,
+                report=say,
+            )
+        if path is not None:
+            say(f"{database.name}: wrote {short(path)}")
 
 
 def upgrade(
@@ -221,6 +267,8 @@ def _print_revisions(found: list[dict[str, Any]], as_json: bool) -> None:
 
 COMMANDS: dict[str, Callable[..., None]] = {
     "init": init,
+    "revision": revision,
+    "make_migrations": revision,
     "upgrade": upgrade,
     "migrate": upgrade,
     "downgrade": downgrade,
