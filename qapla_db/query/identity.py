@@ -127,7 +127,10 @@ def lacks_source(statement: sa.Select[Any], expression: ColumnElement[Any]) -> b
     own = {source for one in _expressions(statement) for source in _covered(one)}
     if own.issuperset(expression._from_objects):
         return False
-    return len(_sources(statement, expression)) > len(_sources(statement))
+    sources = _sources(statement)
+    if {one for source in sources for one in source._from_objects} >= {*expression._from_objects}:
+        return False
+    return len(_sources(statement, expression)) > len(sources)
 
 
 def repeated_entity(statement: sa.Select[Any]) -> str | None:

@@ -438,18 +438,16 @@ def test_rows_that_may_meet_another_way_keep_their_order(database: Database) -> 
     else:
         refused = contextlib.nullcontext()
     rows: list[dict[str, Any]] = [
-        {"id": 1, "name": "x", "code": "new", "country": "NL"},
-        {"id": 2, "name": "x", "code": "old"},
         {"id": 3, "name": "x", "code": "third", "country": "NL"},
-        {"id": 4, "name": "x", "code": "new"},
+        {"id": 1, "name": "x", "code": "new"},
+        {"id": 2, "name": "x", "code": "old", "country": "NL"},
     ]
-    rows.insert(3, {**rows[0], "code": "other"})
     with database.session() as session:
         session.add(Airport(id=1, code="old", name="x"))
         session.flush()
         with refused:
             bulk_insert(session, Airport, rows, on_conflict="update", by="id")
-            assert ["other", "old", "third", "new"] == codes(session)
+            assert ["new", "old", "third"] == codes(session)
 
 
 @pytest.mark.parametrize("count", [4, MANY])
