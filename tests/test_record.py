@@ -1,0 +1,277 @@
+"""What a database says about itself, and what that keeps it from."""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+
+from qapla_db import Database
+from qapla_db.backends import get_backend
+from qapla_db.errors import RecordMismatch, Refused
+from qapla_db.record import (
+    Applied,
+    RecordTable,
+    check_record,
+    checksum_of,
+    is_production,
+    record_of,
+    recorded_as,
+    rewrite_record,
+)
+from tests.conftest import FreshURL
+from tests.support import SmallApplication, make_application, wait_until
+
+NEVER = r"production.*as its own record says.*main@production.*never dropped"
+
+
+_applications: list[SmallApplication] = []
+
+
+@pytest.fixture(autouse=True)
+def closed() -> Iterator[None]:
+    """No application of a test keeps connections after it."""
+    yield
+    while _applications:
+        _applications.pop().close()
+
+
+def prepared(
+    url: sa.URL | str,
+    environment: str = "development",
+    name: str = "main",
+    endpoint: str = "command",
+) -> Database:
+    """Return the database of a new application."""
+    settings = {f"db:{name}:environment": environment}
+    _applications.append(make_application({name: url}, endpoint=endpoint, settings=settings))
+    return _applications[-1].dbs[name]
+
+
+def introduce(database: Database, *names: str, schema: str | None = None) -> None:
+    """Write the record that a first migration writes, under these version tables."""
+    with database.engine.begin() as connection:
+        for name in names or ("alembic_version",):
+            table = RecordTable(name, schema)
+            table.create(connection)
+            table.introduce(connection, database.settings)
+            table.add(connection, database.settings, [Applied("a1")])
+    database.dispose()
+
+
+def identities(database: Database) -> list[str]:
+    return [one.identity for one in recorded_as(database.settings)]
+
+
+# --- dropping
+
+
+def test_recorded_production_stays(each_url: sa.URL) -> None:
+    """What is recorded as production is not dropped, whatever settings and caller say."""
+    introduce(prepared(each_url, "production"))
+    database = prepared(each_url)
+    for confirm in (None, "main"):
+        with pytest.raises(Refused, match=NEVER if confirm else "not dropped|never dropped"):
+            database.drop(confirm=confirm)
+    with pytest.raises(Refused, match=NEVER):
+        database.check_droppable(confirm="main")
+    assert is_production(database)
+    assert database.exists()
+
+
+def test_recorded_production_in_tests(each_url: sa.URL) -> None:
+    """Tests that are pointed at a copy of production do not drop it, confirmed or not."""
+    introduce(prepared(each_url, " Production"))
+    tests = prepared(each_url, "tests", endpoint="tests")
+    with pytest.raises(Refused, match=r"production.*say 'tests'.*never dropped"):
+        tests.drop(confirm="main")
+    assert tests.exists()
+
+
+def test_recorded_in_any_schema(postgresql_database_url: sa.URL) -> None:
+    """A record counts in whatever schema it stands, and of whatever version table."""
+    production = prepared(postgresql_database_url, "production")
+    with production.engine.begin() as connection:
+        connection.execute(sa.text("CREATE SCHEMA ours"))
+    introduce(production, "versions", schema="ours")
+    database = prepared(postgresql_database_url)
+    with pytest.raises(Refused, match=NEVER):
+        database.drop(confirm="main")
+
+
+def test_no_record_is_no_obstacle(each_url: sa.URL) -> None:
+    """A database without a record, or of another environment, is dropped as ever."""
+    database = prepared(each_url)
+    assert not is_production(database)
+    assert database.drop(confirm="main")
+    assert not database.drop(confirm="main"), "there is none any more"
+    database.create()
+    introduce(database)
+    assert database.drop(confirm="main")
+
+
+def test_looking_creates_nothing(fresh_url: FreshURL) -> None:
+    """Asking a file that is not there what it is leaves it missing."""
+    url = fresh_url("sqlite")
+    assert not is_production(prepared(url))
+    assert not Path(str(url.database)).exists()
+
+
+def test_unreachable_server() -> None:
+    """Where nobody answers the settings alone decide."""
+    url = "postgresql://nobody@127.0.0.1:9/nothing"
+    assert not is_production(prepared(url))
+    assert is_production(prepared(url, "production"))
+
+
+def test_locked_record(postgresql_database_url: sa.URL) -> None:
+    """A record that somebody keeps locked is an answer that says so, not a wait for ever."""
+    database = prepared(postgresql_database_url)
+    introduce(database)
+    with database.engine.begin() as connection:
+        connection.execute(sa.text("LOCK TABLE qapla_db_record"))
+        with pytest.raises(Refused, match=r"record of the database 'main' .* cannot be read"):
+            database.check_droppable(confirm="main")
+
+
+# --- names and environments
+
+
+def test_check(each_url: sa.URL) -> None:
+    """A database of another name or environment is told apart; before a record there is none."""
+    database = prepared(each_url)
+    others = [prepared(each_url, "staging"), prepared(each_url, name="audit")]
+    with database.engine.connect() as connection:
+        assert record_of(connection) is None
+        for one in (database, *others):
+            check_record(connection, one.settings)
+    introduce(database)
+    with database.engine.connect() as connection:
+        check_record(connection, database.settings)
+        for one, wanted in zip(others, ("main@staging", "audit@development"), strict=True):
+            with pytest.raises(RecordMismatch, match=f"main@development.*say {wanted}"):
+                check_record(connection, one.settings)
+        found = record_of(connection)
+    assert found is not None
+    assert ("main@development", {"a1": Applied("a1")}) == (found.identity, found.revisions)
+
+
+# --- making it right
+
+
+def test_rewrite(each_url: sa.URL) -> None:
+    """A copy becomes what the settings say, and can then be dropped."""
+    introduce(prepared(each_url, "production"))
+    database = prepared(each_url)
+    rewrite_record(database, confirm="main@production")
+    assert ["main@development"] == identities(database)
+    assert [{"a1": Applied("a1")}] == [one.revisions for one in recorded_as(database.settings)]
+    assert database.drop(confirm="main")
+
+
+@pytest.mark.parametrize("confirm", ["", "main", "main@development", "audit@production"])
+def test_rewrite_of_something_else(each_url: sa.URL, confirm: str) -> None:
+    """Who does not know what the record says changes nothing."""
+    introduce(prepared(each_url, "production"))
+    database = prepared(each_url)
+    with pytest.raises(Refused, match=r"not changed: it says main@production"):
+        rewrite_record(database, confirm=confirm)
+    assert ["main@production"] == identities(database)
+
+
+def test_rewrite_without_a_record(each_url: sa.URL) -> None:
+    """Without a record there is nothing to make right."""
+    with pytest.raises(Refused, match="it says nothing"):
+        rewrite_record(prepared(each_url), confirm="main@production")
+
+
+@pytest.mark.parametrize("kind", ["postgresql", "mariadb"])
+def test_rewrite_of_what_is_in_use(fresh_url: FreshURL, kind: str) -> None:
+    """A database that others are connected to may be production itself: it stays recorded."""
+    url = fresh_url(kind)
+    backend = get_backend(url)
+    assert backend is not None
+    backend.create(backend.complete(url), None)
+    production = prepared(url, "production")
+    introduce(production)
+    database = prepared(url)
+    with production.engine.connect(), pytest.raises(Refused, match="1 other connections use"):
+        rewrite_record(database, confirm="main@production")
+    production.dispose()
+    wait_until(lambda: _rewritten(database), "the server has noticed that nobody is connected")
+
+
+def _rewritten(database: Database) -> bool:
+    try:
+        rewrite_record(database, confirm="main@production")
+    except Refused:
+        return False
+    return True
+
+
+def test_rewrite_of_a_name(each_url: sa.URL) -> None:
+    """A database whose name in the application has changed gets the new one."""
+    introduce(prepared(each_url, name="old"))
+    database = prepared(each_url)
+    rewrite_record(database, confirm="old@development")
+    assert ["main@development"] == identities(database)
+
+
+def test_rewrite_of_two_names(each_url: sa.URL) -> None:
+    """Two names on one database move to an environment together and keep their names."""
+    introduce(prepared(each_url, "production"))
+    introduce(prepared(each_url, "production", "audit"), "alembic_version_audit")
+    database = prepared(each_url)
+    rewrite_record(database, confirm="audit@production")
+    assert ["audit@development", "main@development"] == sorted(identities(database))
+
+
+# --- the table
+
+
+def test_created_by_two_at_once(postgresql_database_url: sa.URL) -> None:
+    """Who creates the table while another transaction is about to waits and goes on."""
+    first, second = prepared(postgresql_database_url), prepared(postgresql_database_url)
+    table, other = RecordTable(), RecordTable("alembic_version_audit")
+
+    def create_too() -> None:
+        with second.engine.begin() as connection:
+            other.create(connection)
+            other.introduce(connection, second.settings)
+
+    def waits() -> object:
+        with first.engine.connect() as looking:
+            return looking.scalar(
+                sa.text("SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock'")
+            )
+
+    thread = threading.Thread(target=create_too)
+    with first.engine.begin() as connection:
+        table.create(connection)
+        table.introduce(connection, first.settings)
+        thread.start()
+        wait_until(waits, "the other transaction waits")
+    thread.join(20)
+    assert ["main@development"] * 2 == identities(first)
+
+
+def test_checksum(tmp_path: Path) -> None:
+    """A file has one checksum on Windows and elsewhere, another when a word changes."""
+    one, two, other = (tmp_path / name for name in ("one.py", "two.py", "other.py"))
+    one.write_bytes(b"a = 1\nb = 2\n")
+    two.write_bytes(b"a = 1\r\nb = 2\r\n")
+    other.write_bytes(b"a = 1\nb = 3\n")
+    assert hashlib.sha256(b"a = 1\nb = 2\n").hexdigest() == checksum_of(one) == checksum_of(two)
+    assert checksum_of(one) != checksum_of(other)
+
+
+def test_no_source(tmp_path: Path) -> None:
+    """What is compiled, or not there, has no checksum."""
+    (tmp_path / "one.pyc").write_bytes(b"")
+    assert [None] * 3 == [
+        checksum_of(one) for one in (tmp_path / "one.pyc", tmp_path / "none.py", None)
+    ]
