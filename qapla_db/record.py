@@ -94,14 +94,15 @@ def recorded_as(settings: DatabaseSettings) -> list[Record]:
 
     :raises Refused: there is a record that cannot be read.
     """
-    if settings.backend.is_volatile(settings.url):
+    backend, url = settings.backend, settings.url
+    if backend.is_volatile(url) or not backend.name_of(url):
         return []
     with ExitStack() as stack:
         try:
             connection = stack.enter_context(_connected(settings))
         except (sa.exc.DBAPIError, ServerError):
             return []
-        connection.execution_options(**settings.backend.read_only_options())
+        connection.execution_options(**backend.read_only_options())
         try:
             return [one for table in _tables(connection) for one in records_in(connection, table)]
         except sa.exc.DBAPIError as error:

@@ -24,7 +24,7 @@ from qapla_db.migrations.connections import (
     waited_too_long,
     without_foreign_keys,
 )
-from qapla_db.migrations.lock import LockRequest, migration_lock
+from qapla_db.migrations.lock import LockRequest, migration_lock, protected
 from qapla_db.migrations.recording import Recording
 from qapla_db.migrations.steps import Steps, Undo, at
 
@@ -131,8 +131,7 @@ class Runner:
         return "revision" if self.options["transaction_per_migration"] else "run"
 
     def _request(self) -> LockRequest:
-        parts = (self.options.get("version_table_schema"), self.options["version_table"])
-        table = ".".join(part for part in parts if part)
+        table = protected(self.options["version_table"], self.options.get("version_table_schema"))
         return LockRequest(self.name, self.address, table, self.lock_wait, self.say)
 
     def _attempts(self, steps: Steps, plan: Any) -> None:
