@@ -13,6 +13,8 @@ down_revision = "0004"
 branch_labels = None
 depends_on = None
 
+# qapla: allow change-type, MySQL copies the table for it, but it has 28,000 rows only
+
 
 def upgrade() -> None:
     with op.batch_alter_table("airport") as airport:

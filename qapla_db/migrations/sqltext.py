@@ -1,0 +1,63 @@
+"""The text of SQL statements, taken apart as far as the plain cases need it.
+
+No parser: what is not understood is left alone by who asks.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator
+
+__all__ = ["NAME", "actions_of", "bare", "split"]
+
+_PART = r'(?:"(?:[^"]|"")+"|`[^`]+`|[^\W\d][\w$]*)'
+NAME = rf"{_PART}(?:\.{_PART})*"
+"""Pattern of a name: quoted or not, with its schema or not."""
+
+_TOKEN = re.compile(
+    r"""(?P<literal>'(?:[^']|'')*'|\$(?P<tag>\w*)\$.*?\$(?P=tag)\$)"""
+    r"""|(?P<name>"(?:[^"]|"")*"|`[^`]*`)"""
+    r"""|(?P<comment>--[^\n]*|/\*.*?\*/)"""
+    r"""|(?P<end>;)|(?P<space>\s+)""",
+    re.DOTALL,
+)
+
+
+def split(sql: str) -> list[str]:
+    """Return the statements of a text, without comments, on one line, with emptied literals."""
+    found, parts, position = list[str](), list[str](), 0
+    for token in _TOKEN.finditer(sql):
+        parts.append(sql[position : token.start()])
+        position = token.end()
+        if token["end"]:
+            found.append("".join(parts))
+            parts.clear()
+        else:
+            parts.append(_kept(token))
+    found.append("".join([*parts, sql[position:]]))
+    return [statement for one in found if (statement := re.sub(r" +", " ", one).strip())]
+
+
+def _kept(token: re.Match[str]) -> str:
+    if token["literal"]:
+        return "''"
+    return token["name"] or " "
+
+
+def actions_of(text: str) -> Iterator[str]:
+    """Yield what stands between the commas of a list, parentheses kept together."""
+    depth, start = 0, 0
+    for match in re.finditer(r'"(?:[^"]|"")*"|[(),]', text):
+        depth += {"(": 1, ")": -1}.get(match[0], 0)
+        if match[0] == "," and depth == 0:
+            yield text[start : match.start()].strip()
+            start = match.end()
+    yield text[start:].strip()
+
+
+def bare(name: str) -> str:
+    """Return a name without its quotes; one without quotes in small letters."""
+    return ".".join(
+        part[1:-1].replace('""', '"') if part[0] in '"`' else part.lower()
+        for part in re.findall(_PART, name)
+    )
