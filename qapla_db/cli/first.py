@@ -16,7 +16,7 @@ from qapla_db.cli.find import Found
 from qapla_db.cli.output import WrongUsage, say
 from qapla_db.cli.standalone import SettingsApplication
 from qapla_db.database import Database
-from qapla_db.errors import InvalidArgument, Refused
+from qapla_db.errors import ConfigurationError, InvalidArgument, Refused
 from qapla_db.migrations.commands import current, migrate, run_alembic
 from qapla_db.migrations.models import models_of
 from qapla_db.migrations.scaffold import Application, Symbol, scaffold
@@ -32,8 +32,8 @@ def write_scaffold(found: Found, databases: Sequence[Database], models: Sequence
     """
     names = [database.name for database in databases]
     given = _models_by_name(models, names)
-    if isinstance(found.host, SettingsApplication) and found.host.models and not given:
-        given = {names[0]: str(found.host.models)}
+    if isinstance(found.host, SettingsApplication) and not given:
+        given = _models_in_settings(found, databases[0])
     done = scaffold(databases, _application(found), found.root, given)
     for path in done.written:
         say(f"wrote {short(path)}")
@@ -43,6 +43,17 @@ def write_scaffold(found: Found, databases: Sequence[Database], models: Sequence
         say("to be added by you:")
         for line in done.to_add:
             say(f"  {line}")
+
+
+def _models_in_settings(found: Found, database: Database) -> dict[str, str]:
+    if found.host.models:
+        return {database.name: str(found.host.models)}
+    if (Path(database.migrations_path) / "env.py").exists():
+        return {}
+    raise ConfigurationError(
+        f'{found.origin} names no models; add "MODELS": "module:Base" to "SQL" in DB_CONFIG, or '
+        "say --models module:Base"
+    )
 
 
 def _models_by_name(models: Sequence[str], names: Sequence[str]) -> dict[str, str]:
@@ -125,7 +136,7 @@ def _refuse_tables(database: Database) -> None:
 
 def _write_first_revision(database: Database) -> None:
     def run(config: Config) -> None:
-        config.cmd_opts = Namespace(quiet=True, autogenerate=True)
+        config.cmd_opts = Namespace(quiet=True, autogenerate=True, x=None)
         for script in _listed(command.revision(config, "first", autogenerate=True)):
             say(f"{database.name}: wrote {short(Path(script.path))}")
 

@@ -41,6 +41,10 @@ class Commands(typer.core.TyperGroup):
             return super().invoke(ctx)
         except _ITS_OWN:
             raise
+        except KeyboardInterrupt:
+            if sys.stderr.isatty():
+                say(err=True)  # the shell goes on in a line of its own
+            raise
         except Exception as error:
             print_error(error, debug=isinstance(ctx.obj, Choice) and ctx.obj.debug)
             raise typer.Exit(_WRONG_USAGE if isinstance(error, WrongUsage) else _ERROR) from None

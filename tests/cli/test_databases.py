@@ -1,0 +1,214 @@
+"""The commands that make databases and take them away, on each kind of engine."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+
+from qapla_db.backends import get_backend
+from tests.cli.conftest import Cli, CliOf
+from tests.conftest import FreshURL
+from tests.migrations.conftest import MakeProject
+from tests.migrations.project import Project, rows, tables
+
+WAIT = 30
+
+CREATE = "op.create_table({!r}, sa.Column('id', sa.Integer, primary_key=True))"
+DROP = "op.drop_table({!r})"
+
+
+def two_steps(project: Project, name: str = "main") -> None:
+    project.revision(
+        "a1", CREATE.format("airport"), DROP.format("airport"), doc="airports", name=name
+    )
+    project.revision(
+        "a2", CREATE.format("runway"), DROP.format("runway"), after="a1", doc="runways", name=name
+    )
+
+
+def is_there(url: sa.URL) -> bool:
+    backend = get_backend(url)
+    assert backend is not None
+    return backend.exists(backend.complete(url), None)
+
+
+@pytest.fixture(params=["postgresql", "sqlite", "mariadb"])
+def missing(request: pytest.FixtureRequest, fresh_url: FreshURL) -> sa.URL:
+    """A database that does not exist, on each kind of engine in turn."""
+    return fresh_url(request.param)
+
+
+def test_create(make_project: MakeProject, cli_of: CliOf, missing: sa.URL) -> None:
+    """create makes an empty database, and leaves one alone that is there."""
+    cli = cli_of(make_project({"main": missing}))
+    assert "main: created" in cli("create").stdout
+    assert is_there(missing)
+    rows(missing, "CREATE TABLE kept (id INTEGER)")
+    assert "" == cli("create").stdout
+    assert ["kept"] == tables(missing)
+
+
+def test_ensure(make_project: MakeProject, cli_of: CliOf, missing: sa.URL) -> None:
+    """ensure makes a missing database and migrates it; again it has nothing to do."""
+    project = make_project({"main": missing})
+    two_steps(project)
+    cli = cli_of(project)
+    lines = cli("ensure").stdout.splitlines()
+    assert lines[0].startswith("main: created")
+    assert ["main: base -> a1 airports", "main: a1 -> a2 runways"] == lines[1:]
+    assert {"airport", "runway"} <= set(tables(missing))
+    assert "main: nothing to do, at a2\n" == cli("ensure").stdout
+
+
+def test_ensure_two(make_project: MakeProject, cli_of: CliOf, fresh_url: FreshURL) -> None:
+    """ensure --all is for every registered database."""
+    urls = {name: fresh_url("sqlite") for name in ("main", "audit")}
+    project = make_project(urls)
+    for name in urls:
+        two_steps(project, name)
+    assert "audit: a1 -> a2 runways" in cli_of(project)("ensure", "--all").stdout
+    assert all("runway" in tables(url) for url in urls.values())
+
+
+def test_ensure_waits_in_vain(make_project: MakeProject, cli_of: CliOf) -> None:
+    """ensure --wait waits for a server, and says which one did not start."""
+    cli = cli_of(make_project({"main": "postgresql://nobody:hush@127.0.0.1:1/shop"}))
+    result = cli("ensure", "--wait", "0.2", code=3)
+    assert "main: waiting for the server of postgresql+psycopg://nobody:***@127.0.0.1:1/shop" in (
+        result.stdout
+    )
+    assert "'main'" in result.stderr
+    assert "hush" not in result.output
+
+
+def test_drop_names_the_database(cli: Cli, each_url: sa.URL) -> None:
+    """A script that drops has to name the database; nothing else is enough."""
+    rows(each_url, "CREATE TABLE precious (id INTEGER)")
+    for arguments in ([], ["--yes", "mian"]):
+        assert "a script that means it says --yes main" in cli.error("drop", "main", *arguments)
+    assert ["precious"] == tables(each_url)
+    assert "main: dropped" in cli("drop", "--yes", "main").stdout
+    assert not is_there(each_url)
+    assert "is not there" in cli("drop", "--yes", "main").stdout
+
+
+def test_drop_production(make_project: MakeProject, cli_of: CliOf, each_url: sa.URL) -> None:
+    """A database of the environment production is not dropped, whoever is named."""
+    project = make_project({"main": each_url})
+    settings = project.root / project.settings / "default.py"
+    settings.write_text(f"{settings.read_text()}    settings['db:main:environment'] = 'production'")
+    assert "production" in cli_of(project).error("drop", "--yes", "main")
+    assert is_there(each_url)
+
+
+def test_recreate(make_project: MakeProject, cli_of: CliOf, fresh_url: FreshURL) -> None:
+    """recreate makes the database of the tests anew, and touches no other."""
+    main, test = fresh_url("sqlite"), fresh_url("sqlite")
+    project = make_project({"main": main}, {"main": test})
+    two_steps(project)
+    cli = cli_of(project)
+    assert "made sqlite" in cli("recreate").stdout
+    assert "runway" in tables(test)
+    assert not Path(str(main.database)).exists()
+
+
+def test_recreate_refuses(make_project: MakeProject, cli_of: CliOf, fresh_url: FreshURL) -> None:
+    """recreate refuses a database that another endpoint uses too."""
+    url = fresh_url("sqlite")
+    project = make_project({"main": url}, {"main": url})
+    two_steps(project)
+    rows(url, "CREATE TABLE precious (id INTEGER)")
+    assert "is the database that 'wsgi' uses" in cli_of(project).error("recreate")
+    assert ["precious"] == tables(url)
+
+
+# --- the dialogue on a terminal
+
+
+def spawn(cli: Cli, *arguments: str) -> Any:
+    pexpect = pytest.importorskip("pexpect")
+    command = ["-m", "qapla_db", *arguments]
+    return pexpect.spawn(
+        sys.executable, command, cwd=str(cli.root), encoding="utf-8", timeout=WAIT, echo=True
+    )
+
+
+def ended(child: Any) -> int:
+    child.wait()
+    child.close()
+    return int(child.exitstatus)
+
+
+@pytest.fixture
+def precious(make_project: MakeProject, cli_of: CliOf, postgresql_database_url: sa.URL) -> Cli:
+    """A project whose database has 1,234 rows that nobody wants to lose."""
+    rows(postgresql_database_url, "CREATE SCHEMA old")
+    rows(postgresql_database_url, 'CREATE TABLE old."Odd name" (id INTEGER)')
+    rows(postgresql_database_url, "CREATE TABLE ship AS SELECT generate_series(1, 1234) AS id")
+    return cli_of(make_project({"main": postgresql_database_url}))
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no pseudo-terminals")
+def test_drop_dialogue(precious: Cli, postgresql_database_url: sa.URL) -> None:
+    """On a terminal drop shows host, database and row counts, and takes its name for a yes."""
+    child = spawn(precious, "drop")
+    child.expect("The database 'main' at postgresql")
+    child.expect(str(postgresql_database_url.database))
+    child.expect(r"ship +1,234")
+    child.expect(r"old\.Odd name +0")
+    child.expect("type its name, main:")
+    child.expect("> ")
+    child.sendline("main")
+    child.expect("main: dropped")
+    assert 0 == ended(child)
+    assert not is_there(postgresql_database_url)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no pseudo-terminals")
+@pytest.mark.parametrize(
+    "answer, code",
+    [("yes\n", 3), ("\n", 3), ("\x04", 3), ("\x03", 130)],
+    ids=["yes", "nothing", "end", "ctrl-c"],
+)
+def test_drop_dialogue_no(
+    precious: Cli, postgresql_database_url: sa.URL, answer: str, code: int
+) -> None:
+    """Another answer, the end of the input and Ctrl-C all leave the database."""
+    child = spawn(precious, "drop")
+    child.expect("> ")
+    child.send(answer)
+    child.expect("was not dropped" if code == 3 else "\r\n")
+    assert code == ended(child)
+    assert is_there(postgresql_database_url)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no pseudo-terminals")
+def test_rename_dialogue(make_project: MakeProject, cli_of: CliOf, fresh_url: FreshURL) -> None:
+    """On a terminal revision asks what was renamed; without one it refuses and names the flags."""
+    project = make_project({"main": fresh_url("sqlite")})
+    project.revision(
+        "a1",
+        "op.create_table('ship', sa.Column('id', sa.Integer, primary_key=True), "
+        "sa.Column('name', sa.String(40), nullable=False))",
+    )
+    project.write_env(
+        "main",
+        """
+        Model = sa.MetaData()
+        sa.Table("ship", Model, sa.Column("id", sa.Integer, primary_key=True),
+                 sa.Column("title", sa.String(40), nullable=False))
+        """,
+    )
+    cli = cli_of(project)
+    assert "--rename ship.name:title" in cli.error("revision", "-m", "titles")
+    child = spawn(cli, "revision", "-m", "titles")
+    child.expect_exact("Was ship.name renamed to ship.title? [y/N] ")
+    child.sendline("y")
+    child.expect("main: wrote .*_titles.py")
+    assert 0 == ended(child)
+    (path,) = (project.directory("main") / "versions").glob("*_titles.py")
+    assert "new_column_name='title'" in path.read_text().replace('"', "'")

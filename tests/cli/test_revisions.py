@@ -1,0 +1,244 @@
+"""The commands of migrations, on each kind of engine."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+
+import pytest
+import sqlalchemy as sa
+
+from tests.cli.conftest import Cli, CliOf
+from tests.cli.test_databases import CREATE, two_steps
+from tests.conftest import FreshURL
+from tests.migrations.conftest import MakeProject
+from tests.migrations.project import Project, tables
+
+
+def test_there_and_back(project: Project, cli: Cli, each_url: sa.URL) -> None:
+    """upgrade, downgrade and stamp go where they are told, and current says where that is."""
+    two_steps(project)
+    assert "main: base\n" == cli("current").stdout
+    assert "main: base -> a1 airports\n" == cli("upgrade", "a1").stdout
+    assert "main: a1 -> a2 runways\n" == cli("migrate", "main").stdout
+    assert "main: a2\n" == cli("current").stdout
+    assert "main: a2 -> a1 undo runways\n" == cli("downgrade", "-1").stdout
+    assert "main: a1 -> a2 (stamped)\n" == cli("stamp", "main", "head").stdout
+    assert "runway" not in tables(each_url)
+    cli("stamp", "a1")
+    cli("downgrade", "main", "base")
+    assert [{"database": "main", "revisions": []}] == json.loads(cli("current", "--json").stdout)
+
+
+def test_steps_forward(project: Project, cli: Cli) -> None:
+    """+1 is one revision further."""
+    two_steps(project)
+    cli("upgrade", "+1")
+    assert "main: a1\n" == cli("current").stdout
+
+
+def test_heads_and_history(project: Project, cli: Cli) -> None:
+    """heads and history list the revisions without a server, for people and for machines."""
+    two_steps(project)
+    assert "main: a2\n" == cli("heads").stdout
+    assert [{"database": "main", "revisions": ["a2"]}] == json.loads(cli("heads", "--json").stdout)
+    text = cli("history").stdout.splitlines()
+    assert ["database", "revision", "after", "message"] == text[0].split()
+    assert ["main", "a2", "(head)", "a1", "runways"] == text[1].split()
+    assert ["main", "a1", "airports"] == text[2].split()
+    newest, oldest = json.loads(cli("history", "--json").stdout)
+    assert (["a1"], True, "a2_.py") == (
+        newest["after"],
+        newest["is_head"],
+        newest["path"].rpartition("/")[2],
+    )
+    assert ([], False, "airports") == (oldest["after"], oldest["is_head"], oldest["message"])
+    assert 1 == len(json.loads(cli("history", "a2:head", "--json").stdout))
+    assert "is no range" in cli.error("history", "a1", code=2)
+
+
+def test_sql(project: Project, cli: Cli, each_url: sa.URL) -> None:
+    """sql prints what is pending, or a range, and runs nothing."""
+    two_steps(project)
+    assert "CREATE TABLE airport" in cli("sql").stdout
+    assert [] == tables(each_url)
+    cli("upgrade", "a1")
+    pending = cli("sql", "main").stdout
+    assert "CREATE TABLE runway" in pending
+    assert "CREATE TABLE airport" not in pending
+    assert "CREATE TABLE airport" in cli("sql", "base:a1").stdout
+    assert "runway" not in tables(each_url)
+
+
+def test_revision(project: Project, cli: Cli, each_url: sa.URL) -> None:
+    """revision compares models and migrations, not the database; nothing new, no file."""
+    project.write_env(
+        "main",
+        """
+        Model = sa.MetaData()
+        sa.Table("ship", Model, sa.Column("id", sa.Integer, primary_key=True))
+        """,
+    )
+    assert "main: wrote migrations/main/versions/" in cli("revision", "-m", "ships").stdout
+    assert [] == tables(each_url)
+    assert "no revision is written" in cli("make_migrations", "-m", "more").stdout
+    assert "wrote" in cli("revision", "--empty", "-m", "data").stdout
+    assert ["data.py", "ships.py"] == sorted(name.rpartition("_")[2] for name in project.versions())
+    cli("upgrade")
+    assert "ship" in tables(each_url)
+
+
+def test_upgrade_missing(make_project: MakeProject, cli_of: CliOf, fresh_url: FreshURL) -> None:
+    """upgrade of a database that is not there names --create, which makes it."""
+    project = make_project({"main": fresh_url("postgresql")})
+    two_steps(project)
+    cli = cli_of(project)
+    line = cli.error("upgrade")
+    assert "is not there; 'qapla-db ensure main' makes and migrates it" in line
+    assert "upgrade --create" in line
+    assert "main: created" in cli("upgrade", "--create").stdout
+    cli("drop", "--yes", "main")
+    assert "upgrade --create" in cli.error("upgrade")
+
+
+def test_merge(project: Project, cli: Cli) -> None:
+    """Two heads are an error that says merge, and merge joins them."""
+    two_steps(project)
+    project.revision("b2", CREATE.format("gate"), after="a1", doc="gates")
+    for arguments in (["upgrade"], ["sql"], ["revision", "-m", "x"]):
+        assert "'qapla-db merge main'" in cli.error(*arguments).replace(
+            ": qapla-db merge main", (" 'qapla-db merge main'")
+        )
+    assert "main: wrote migrations/main/versions/" in cli("merge", "-m", "join").stdout
+    cli("upgrade")
+    assert 1 == len(json.loads(cli("heads", "--json").stdout)[0]["revisions"])
+    assert "nothing to merge" in cli("merge").stdout
+
+
+# --- revisions that cannot be located
+
+
+@pytest.fixture
+def two(make_project: MakeProject, fresh_url: FreshURL) -> Project:
+    project = make_project({"main": fresh_url("sqlite"), "audit": fresh_url("sqlite")})
+    two_steps(project)
+    project.revision("e1", CREATE.format("event"), name="audit")
+    return project
+
+
+def test_unknown_revision(two: Project, cli_of: CliOf) -> None:
+    """A revision that nobody has is told as such, with the command that lists them."""
+    line = cli_of(two).error("upgrade", "main", "nope")
+    assert "there is no revision 'nope' in" in line
+    assert "'qapla-db history main'" in line
+    assert "(databases: main, audit)" in line
+
+
+def test_revision_of_another_database(two: Project, cli_of: CliOf) -> None:
+    """A revision of another registered database is told to be that."""
+    line = cli_of(two).error("upgrade", "main", "e1")
+    assert "It belongs to the database 'audit'" in line
+
+
+def git(project: Project, *arguments: str) -> None:
+    command = ["git", "-c", "user.name=t", "-c", "user.email=t@example.com", *arguments]
+    subprocess.run(
+        command,
+        cwd=project.root,
+        check=True,
+        capture_output=True,
+        timeout=60,
+    )
+
+
+@pytest.fixture
+def in_git(two: Project) -> Project:
+    git(two, "init", "-b", "trunk")
+    git(two, "add", "-A")
+    git(two, "commit", "-m", "start")
+    return two
+
+
+def test_revision_on_another_branch(in_git: Project, cli_of: CliOf) -> None:
+    """A database that is ahead, on another git branch, is told to be that."""
+    git(in_git, "checkout", "-b", "feature")
+    in_git.revision("f3fea7", CREATE.format("gate"), after="a2")
+    git(in_git, "add", "-A")
+    git(in_git, "commit", "-m", "gates")
+    cli = cli_of(in_git)
+    cli("upgrade", "main")
+    git(in_git, "checkout", "trunk")
+    line = cli.error("upgrade", "main")
+    assert "is at the revision 'f3fea7', which no file in" in line
+    assert "is on the branch 'feature'" in line
+
+
+def test_deleted_revision(in_git: Project, cli_of: CliOf) -> None:
+    """A database at a revision whose file was deleted gets the command that brings it back."""
+    cli = cli_of(in_git)
+    cli("upgrade", "main")
+    git(in_git, "rm", "migrations/main/versions/a2_.py")
+    git(in_git, "commit", "-m", "no runways")
+    line = cli.error("upgrade", "main")
+    assert "a2_.py was deleted in the commit" in line
+    command = line.partition("to have it back: ")[2].split()
+    git(in_git, *command[1:])
+    assert "nothing to do, at a2" in cli("upgrade", "main").stdout
+
+
+def test_lost_revision(two: Project, cli_of: CliOf) -> None:
+    """Without git there is still a way on."""
+    cli = cli_of(two)
+    cli("upgrade", "main")
+    (two.directory("main") / "versions" / "a2_.py").unlink()
+    line = cli.error("upgrade", "main")
+    assert "is at the revision 'a2', which no file in" in line
+    assert "stamp" in line
+
+
+# --- other errors
+
+
+def test_without_directory(two: Project, cli_of: CliOf) -> None:
+    """A database without a migrations directory gets the command that writes one."""
+    cli = cli_of(two)
+    two.directory("audit").rename(two.root / "away")
+    for command in ("upgrade", "current", "heads", "history", "sql"):
+        assert "'qapla-db init audit' writes it" in cli.error(command, "audit")
+
+
+def test_broken_revision(two: Project, cli_of: CliOf) -> None:
+    """A mistake in a revision is told with its file and line."""
+    two.revision("a3", "1 / 0", after="a2")
+    line = cli_of(two).error("upgrade", "main")
+    assert "ZeroDivisionError" in line
+    assert "a3_.py" in line
+
+
+@pytest.mark.parametrize("command", ["current", "upgrade", "create", "ensure"])
+def test_server_down(make_project: MakeProject, cli_of: CliOf, command: str) -> None:
+    """A server that is down is one line with its address and the setting, without password."""
+    project = make_project({"main": "postgresql://nobody:hush@127.0.0.1:1/shop"})
+    two_steps(project)
+    line = cli_of(project).error(command)
+    assert "postgresql+psycopg://nobody:***@127.0.0.1:1" in line
+    assert "'db:main:url'" in line
+    assert "hush" not in line
+
+
+def test_wrong_password(make_project: MakeProject, cli_of: CliOf, mariadb_url: sa.URL) -> None:
+    """A password that the server refuses is one line without the password."""
+    url = mariadb_url.set(username="stranger", password="hush", database="shop_test")
+    project = make_project({"main": url})
+    two_steps(project)
+    cli = cli_of(project)
+    for arguments in (["upgrade"], ["ensure", "--wait", "30"]):
+        line = cli.error(*arguments)
+        assert "Access denied" in line
+        assert "hush" not in line
+
+
+def test_driver_missing(make_project: MakeProject, cli_of: CliOf) -> None:
+    """A driver that is not installed is named with what to install."""
+    cli = cli_of(make_project({"main": "mysql+mysqldb://nobody@127.0.0.1:1/shop"}))
+    assert "pip install" in cli.error("upgrade")
