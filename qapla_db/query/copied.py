@@ -122,6 +122,7 @@ class _Stage:
         self._connection = connection
         self._layout = layout
         self._rule = rule
+        self._is_filled = False
         columns = [sa.Column(column.name, column.type) for column in layout.columns]
         number = sa.Column(_NUMBER, sa.BigInteger)
         name = f"qapla_db_rows_{next(_numbers)}"
@@ -145,6 +146,9 @@ class _Stage:
         self._insert = conflict_clause(insert, rule, given)
 
     def store(self, parts: Iterator[Part]) -> int:
+        if self._is_filled:
+            self._connection.exec_driver_sql(f"TRUNCATE {self._table.name}")
+        self._is_filled = True
         taken = self.target.take(
             ([*values, list(part.numbers)], part)
             for values, part in _with_values(self._layout, parts)
@@ -155,7 +159,6 @@ class _Stage:
             given = sa.select(sa.func.count()).select_from(self._rows.subquery())
             if result.rowcount < self._connection.execute(given).scalar_one():
                 raise OtherKind
-        self._connection.exec_driver_sql(f"TRUNCATE {self._table.name}")
         # every row is inserted or changes another, also where a later one changes it again
         return taken if self._rule.on_conflict == "update" else result.rowcount
 
