@@ -1,0 +1,119 @@
+"""What revisions declare about the data: comments in their files.
+
+::
+
+    # qapla: loses airport.iata, nobody reads it since 3.2
+    # qapla: loses airport, moved to another database
+    # qapla: changes airport.elevation, feet to metres
+    # qapla: renames airport.elevation to airport.elevation_m, copied and dropped
+"""
+
+from __future__ import annotations
+
+import io
+import re
+import tokenize
+from collections.abc import Callable, Collection, Iterable
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Literal, cast
+
+from qapla_db.migrations.rehearsal.report import Finding
+
+__all__ = ["Declaration", "apply", "declarations_in"]
+
+Verb = Literal["loses", "changes", "renames"]
+
+_OURS = re.compile(r"#\s*qapla:\s*(?P<verb>loses|changes|renames)\b(?P<rest>.*)")
+_REST = re.compile(r"\s+(?P<what>[\w.$]+)(?:\s+to\s+(?P<to>[\w.$]+))?\s*,\s*(?P<reason>\S.*)")
+_KINDS = {
+    "loses": ("lost table", "lost column", "lost rows"),
+    "changes": ("changed values",),
+    "renames": (),
+}
+
+
+@dataclass(frozen=True)
+class Declaration:
+    """What a revision says that it does on purpose.
+
+    :ivar revision: its id.
+    :ivar verb: what it does.
+    :ivar what: ``table`` or ``table.column``, by the name before.
+    :ivar to: the name afterwards, of what it renames.
+    :ivar reason: why.
+    """
+
+    revision: str
+    verb: Verb
+    what: str
+    to: str | None
+    reason: str
+
+    def covers(self, finding: Finding, names: Collection[str]) -> bool:
+        """Tell whether it speaks of a finding.
+
+        :param names: what the finding's table or column is called, on the whole way.
+        """
+        if finding.kind == "data after downgrade":
+            fits = self.verb != "renames"
+        else:
+            fits = finding.kind in _KINDS[self.verb]
+        return fits and self.what in names
+
+
+def declarations_in(path: str | Path, revision: str) -> tuple[list[Declaration], list[Finding]]:
+    """Return what a revision's file declares, and what it declares without a reason.
+
+    :param path: the file.
+    :param revision: the revision's id.
+    """
+    found, wrong = [], []
+    for comment in _comments(Path(path)):
+        match = _OURS.match(comment)
+        if match is None:
+            continue
+        rest, verb = _REST.fullmatch(match["rest"].rstrip()), cast(Verb, match["verb"])
+        if rest is None or (verb == "renames") != (rest["to"] is not None):
+            form = "OLD to NEW, REASON" if verb == "renames" else "TABLE.COLUMN, REASON"
+            message = f"{path}: {comment!r} is not understood; write # qapla: {verb} {form}"
+            wrong.append(Finding("declaration", message, revision=revision))
+            continue
+        found.append(Declaration(revision, verb, rest["what"], rest["to"], rest["reason"]))
+    return found, wrong
+
+
+def _comments(path: Path) -> Iterable[str]:
+    with tokenize.open(path) as file:
+        text = file.read()
+    for token in tokenize.generate_tokens(io.StringIO(text).readline):
+        if token.type == tokenize.COMMENT:
+            yield token.string
+
+
+def apply(
+    findings: Iterable[Finding],
+    declarations: Iterable[Declaration],
+    names_of: Callable[[Finding], Collection[str]],
+) -> tuple[list[Finding], list[str]]:
+    """Mark the findings that are declared.
+
+    :param names_of: returns what a finding's table or column is called, on the whole way.
+    :returns: the findings, and a note for each declaration that nothing was found for.
+    """
+    declarations = list(declarations)
+    used: set[Declaration] = set()
+    marked = []
+    for finding in findings:
+        fitting = [one for one in declarations if one.covers(finding, names_of(finding))]
+        used.update(fitting)
+        if fitting:
+            revision = finding.revision or fitting[0].revision
+            finding = replace(finding, declared=fitting[0].reason, revision=revision)
+        marked.append(finding)
+    notes = [
+        f"{one.revision} declares that it {one.verb} {one.what}, of which nothing was seen"
+        for one in declarations
+        if one not in used and one.verb != "renames"
+    ]
+    return marked, notes

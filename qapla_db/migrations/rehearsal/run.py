@@ -1,0 +1,358 @@
+"""The parts of a rehearsal, one after the other, on a scratch database."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any
+
+import sqlalchemy as sa
+from alembic.autogenerate import compare_metadata
+from alembic.config import Config
+from alembic.runtime.environment import EnvironmentContext
+from alembic.runtime.migration import MigrationContext, MigrationStep
+from alembic.script import ScriptDirectory
+from sqlalchemy import event
+from sqlalchemy.engine import Connection
+
+from qapla_db.database import Database
+from qapla_db.errors import ServerError
+from qapla_db.migrations.commands import Report, run_alembic
+from qapla_db.migrations.rehearsal.declared import Declaration, apply, declarations_in
+from qapla_db.migrations.rehearsal.failure import Failure, orphans, reason_of
+from qapla_db.migrations.rehearsal.losses import (
+    Before,
+    losses_after_downgrade,
+    losses_after_upgrade,
+    read_before,
+)
+from qapla_db.migrations.rehearsal.names import Names
+from qapla_db.migrations.rehearsal.report import Finding, Rehearsal, RehearsedRevision
+from qapla_db.migrations.rehearsal.schema import Schema, schema_differences, schema_of
+from qapla_db.migrations.rehearsal.watch import Seen, Watch
+from qapla_db.migrations.rows import Filled, fill, reflect
+from qapla_db.migrations.shadow import Shadow
+from qapla_db.record import RECORD_TABLE
+
+__all__ = ["Run"]
+
+Plan = Callable[[ScriptDirectory, Any], Iterable[MigrationStep]]
+
+
+class Run:
+    """One rehearsal.
+
+    :param database: whose migrations are rehearsed.
+    :param scratch: an empty database.
+    :param start: the revisions to begin with.
+    :param count: rows for each table.
+    :param seed: of the random numbers.
+    :param report: gets a line for each step.
+    """
+
+    def __init__(
+        self,
+        database: Database,
+        scratch: Shadow,
+        start: tuple[str, ...],
+        count: int,
+        seed: int,
+        report: Report | None,
+    ) -> None:
+        self._database = database
+        self._scratch = scratch
+        self._start = start
+        self._count = count
+        self._seed = seed
+        self._report = report
+        self._version: dict[str, Any] = {}
+        self._skip: frozenset[str] = frozenset({RECORD_TABLE})
+        self._end: tuple[str, ...] = ()
+        self._findings: list[Finding] = []
+        self._declarations: list[Declaration] = []
+        self._notes: list[str] = []
+        self._seconds: dict[str, float] = {}
+        self._back: dict[str, float] = {}
+        self._orphans: tuple[str, ...] = ()
+
+    def run(self) -> Rehearsal:
+        """Go there and back."""
+        with self._timed("old revision"):
+            self._to_start()
+        with self._timed("rows"):
+            metadata, filled = self._fill()
+        with self._timed("reading"), self._scratch.engine.connect() as connection:
+            before = read_before(connection, metadata, self._skip)
+            schema = schema_of(connection, metadata, self._skip)
+            names = Names(metadata, connection.dialect.default_schema_name)
+        seen, has_failed = self._upgrade(before, names)
+        if not has_failed:
+            self._look(before, names, seen)
+            self._back_again(before, schema)
+        findings, unused = apply(
+            self._findings,
+            self._declarations,
+            lambda one: names.all_of(one.table, one.column) if one.table else set(),
+        )
+        revisions = tuple(self._revision(one) for one in seen)
+        return Rehearsal(
+            self._database.name,
+            self._start,
+            self._end,
+            len(filled.tables),
+            filled.stored,
+            self._seed,
+            revisions,
+            tuple(findings),
+            (*self._notes, *unused),
+            self._seconds,
+        )
+
+    # --- the parts
+
+    def _to_start(self) -> None:
+        with self._connected() as connection:
+            for one in self._start:
+
+                def plan(
+                    script: ScriptDirectory, at: Any, to: str = one
+                ) -> Iterable[MigrationStep]:
+                    return script._upgrade_revs(to, at)
+
+                self._migrate(connection, plan)
+
+    def _fill(self) -> tuple[sa.MetaData, Filled]:
+        with self._scratch.engine.begin() as connection:
+            metadata = reflect(connection)
+            filled = fill(connection, metadata, self._count, seed=self._seed, skip=self._skip)
+        for one in filled.tables:
+            if one.refused:
+                self._notes.append(
+                    f"{one.table} did not take {one.refused} of {one.stored + one.refused} rows: "
+                    f"{one.reason}"
+                )
+        return metadata, filled
+
+    def _upgrade(self, before: Before, names: Names) -> tuple[list[Seen], bool]:
+        with self._timed("upgrade"), self._connected() as connection:
+            watch = Watch(connection, names, self._skip)
+            failed = self._watched(connection, watch, lambda s, at: s._upgrade_revs("heads", at))
+            for one in [*watch.seen, *([watch.running] if watch.running else [])]:
+                script: Any = one.step
+                declared, wrong = declarations_in(script.revision.path, script.revision.revision)
+                self._declarations += declared
+                self._findings += wrong
+            if failed is not None:
+                self._findings.append(self._failure(connection, watch, failed, "failed upgrade"))
+            self._end = self._heads(connection)
+        return watch.seen, failed is not None
+
+    def _look(self, before: Before, names: Names, seen: list[Seen]) -> None:
+        """Compare the data with what it was, and the models with the schema."""
+        for one in self._declarations:
+            if one.to is not None:
+                names.declare(one.what, one.to)
+        with self._timed("comparing"), self._scratch.engine.connect() as connection:
+            after = reflect(connection)
+            losses, notes = losses_after_upgrade(connection, before, after, names)
+        self._findings += [replace(one, revision=_author(one, seen, names)) for one in losses]
+        self._notes += notes
+        with self._timed("models"):
+            self._compare_models()
+
+    def _compare_models(self) -> None:
+        found: list[Any] = []
+
+        def look(heads: object, context: MigrationContext) -> list[Any]:
+            found.extend(compare_metadata(context, context.opts["target_metadata"]))
+            return []
+
+        def run(config: Config) -> None:
+            script = ScriptDirectory.from_config(config)
+            with EnvironmentContext(config, script, fn=look):
+                script.run_env()
+
+        run_alembic(self._database, run, url=self._scratch.url)
+        for one in found:
+            message = f"the models want {_described(one)}, which no revision does"
+            self._findings.append(Finding("models", message))
+
+    def _back_again(self, before: Before, schema: Schema) -> None:
+        if len(self._start) > 1:
+            self._notes.append("the downgrade was not rehearsed: the start is of several branches")
+            return
+        to = self._start[0] if self._start else "base"
+        with self._timed("downgrade"), self._connected() as connection:
+            watch = Watch(connection, Names(sa.MetaData(), None), self._skip)
+            failed = self._watched(connection, watch, lambda s, at: s._downgrade_revs(to, at))
+            if failed is not None:
+                finding = self._failure(connection, watch, failed, "failed downgrade")
+                self._findings.append(finding)
+        for one in watch.seen:
+            self._back[_id(one.step)] = one.seconds
+        if failed is not None:
+            return
+        with self._timed("comparing again"), self._scratch.engine.connect() as connection:
+            after = reflect(connection)
+            now = schema_of(connection, after, self._skip)
+            for table, what in schema_differences(schema, now):
+                self._findings.append(Finding("schema after downgrade", what, table))
+            known = list(self._findings)
+            self._findings += losses_after_downgrade(connection, before, after, known)
+
+    # --- migrating
+
+    def _watched(self, connection: Connection, watch: Watch, plan: Plan) -> Exception | None:
+        """Migrate; return the error of a revision."""
+        try:
+            with watch.watching(), self._keeping_orphans(connection):
+                self._migrate(connection, plan, watch)
+        except ServerError:
+            raise
+        except Exception as error:
+            if watch.running is None and not watch.seen:
+                raise
+            connection.rollback()
+            return error
+        return None
+
+    def _migrate(self, connection: Connection, plan: Plan, watch: Watch | None = None) -> None:
+        def run(config: Config) -> None:
+            script = ScriptDirectory.from_config(config)
+
+            def steps(heads: tuple[str, ...], context: MigrationContext) -> Iterator[MigrationStep]:
+                schema, table = context.version_table_schema, context.version_table
+                self._version = {"version_table": table, "version_table_schema": schema}
+                self._skip |= {f"{schema}.{table}" if schema else table}
+                for step in plan(script, heads):
+                    if watch is not None:
+                        watch.begin(step)
+                    yield step
+                    if watch is not None:
+                        watch.end()
+
+            with EnvironmentContext(config, script, fn=steps, destination_rev="heads"):
+                script.run_env()
+
+        connection.rollback()
+        run_alembic(
+            self._database, run, report=self._report, url=self._scratch.url, connection=connection
+        )
+
+    def _heads(self, connection: Connection) -> tuple[str, ...]:
+        """Return the revisions that the scratch database is at."""
+        context = MigrationContext.configure(connection, opts=self._version)
+        found = context.get_current_heads()
+        connection.rollback()
+        return tuple(sorted(found))
+
+    @contextmanager
+    def _connected(self) -> Iterator[Connection]:
+        with self._scratch.engine.connect() as connection:
+            yield connection
+
+    @contextmanager
+    def _keeping_orphans(self, connection: Connection) -> Iterator[None]:
+        """SQLite checks references at the end, and then the rows are rolled back."""
+        if connection.dialect.name != "sqlite":
+            yield
+            return
+
+        def look(rolled_back: Connection) -> None:
+            self._orphans = orphans(rolled_back)
+
+        event.listen(connection, "rollback", look)
+        try:
+            yield
+        finally:
+            event.remove(connection, "rollback", look)
+
+    def _failure(
+        self, connection: Connection, watch: Watch, error: Exception, kind: Any
+    ) -> Finding:
+        running = watch.running
+        if running is None and len(watch.seen) == 1:
+            running = watch.seen[0]  # SQLite checks references at the end of all
+        failure = Failure(connection, reflect(connection))
+        table = failure.table(error)
+        examples = failure.examples(error) or self._orphans
+        connection.rollback()
+        return Finding(
+            kind,
+            reason_of(error),
+            table.key if table is not None else None,
+            revision=_id(running.step) if running is not None else None,
+            examples=examples,
+        )
+
+    # --- the report
+
+    def _revision(self, seen: Seen) -> RehearsedRevision:
+        revision = _id(seen.step)
+        return RehearsedRevision(
+            revision,
+            " ".join((seen.step.doc or "").split()),
+            seen.seconds,
+            dict(sorted(seen.locks.items())),
+            tuple(sorted(set(seen.rewritten))),
+            self._back.get(revision),
+        )
+
+    @contextmanager
+    def _timed(self, part: str) -> Iterator[None]:
+        began = time.monotonic()
+        try:
+            yield
+        finally:
+            self._seconds[part] = time.monotonic() - began
+
+
+def _id(step: MigrationStep) -> str:
+    known: Any = step
+    return str(known.revision.revision)
+
+
+def _author(finding: Finding, seen: list[Seen], names: Names) -> str | None:
+    """Return the revision whose statements name what a finding is about, if it is only one."""
+    if len(seen) == 1:
+        return _id(seen[0].step)
+    if finding.table is None:
+        return None
+    tables = {one.rpartition(".")[2] for one in names.all_of(finding.table, None)}
+    columns = {
+        one.rpartition(".")[2]
+        for one in names.all_of(finding.table, finding.column)
+        if finding.column is not None and one.rpartition(".")[2] not in tables
+    }
+    for words in ([tables, columns] if columns else [tables], [tables]):
+        authors = {
+            _id(one.step)
+            for one in seen
+            if any(all(_mentions(text, group) for group in words) for text in one.statements)
+        }
+        if len(authors) == 1:
+            return authors.pop()
+    return None
+
+
+def _mentions(statement: str, words: Iterable[str]) -> bool:
+    return any(re.search(rf"\b{re.escape(word)}\b", statement) for word in words)
+
+
+def _described(difference: Any) -> str:
+    """Return one of Alembic's differences in a few words."""
+    if isinstance(difference, list):
+        return ", ".join(_described(one) for one in difference)
+    verb, *rest = difference
+    words = " ".join(verb.split("_"))
+    if verb.startswith("modify"):
+        return f"{words} of {rest[1]}.{rest[2]} ({rest[-2]!s} -> {rest[-1]!s})"
+    if verb.endswith("_column"):
+        return f"{words} {rest[1]}.{rest[2].name}"
+    thing = rest[0]
+    table = getattr(getattr(thing, "table", None), "name", None)
+    name = getattr(thing, "name", None) or ""
+    return f"{words} {name}{f' of {table}' if table and table != name else ''}".rstrip()
