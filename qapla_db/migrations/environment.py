@@ -35,13 +35,17 @@ from qapla_db.migrations.runner import Runner
 from qapla_db.record import RecordTable
 from qapla_db.registry import Host
 
-__all__ = ["DIRECTIVES", "MODELS", "AlembicEnv", "sharing", "version_table"]
+__all__ = ["DIRECTIVES", "MODELS", "OPTIONS", "AlembicEnv", "sharing", "version_table"]
 
 MODELS = "qapla_db.models"
 """Key in ``config.attributes``: a list that gets the metadata, and nothing else is done."""
 
 DIRECTIVES = "qapla_db.directives"
 """Key in ``config.attributes``: a function that changes what autogenerate has found."""
+
+OPTIONS = "qapla_db.options"
+"""Key in ``config.attributes``: a dict that gets what ``context.configure`` would get,
+and nothing else is done."""
 
 _TRUE = frozenset({"true", "yes", "on", "1"})
 _FALSE = frozenset({"false", "no", "off", "0"})
@@ -113,6 +117,10 @@ class AlembicEnv:
         self._check_directory(database, config.attributes.get("database"))
         if MODELS in config.attributes:
             config.attributes[MODELS].extend(self.tables.metadata)
+            return
+        if OPTIONS in config.attributes:
+            dialect = database.settings.url.get_backend_name()
+            config.attributes[OPTIONS].update(self._options(database, dialect))
             return
         require_template(config, context.script.dir)
         given: Connection | None = config.attributes.get("connection")
