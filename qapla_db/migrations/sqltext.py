@@ -8,7 +8,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-__all__ = ["NAME", "actions_of", "bare", "split"]
+__all__ = ["CREATE_TABLE", "NAME", "actions_of", "bare", "created_in", "pattern", "split"]
 
 _PART = r'(?:"(?:[^"]|"")+"|`[^`]+`|[^\W\d][\w$]*)'
 NAME = rf"{_PART}(?:\.{_PART})*"
@@ -21,6 +21,11 @@ _TOKEN = re.compile(
     r"""|(?P<end>;)|(?P<space>\s+)""",
     re.DOTALL,
 )
+
+
+def pattern(text: str) -> re.Pattern[str]:
+    """Compile a pattern for statements of :func:`split`, in which NAME is a group for a name."""
+    return re.compile(re.sub(r"\bNAME\b", lambda _: f"({NAME})", text), re.IGNORECASE)
 
 
 def split(sql: str) -> list[str]:
@@ -61,3 +66,14 @@ def bare(name: str) -> str:
         part[1:-1].replace('""', '"') if part[0] in '"`' else part.lower()
         for part in re.findall(_PART, name)
     )
+
+
+CREATE_TABLE = pattern(
+    r"CREATE (?:(?:GLOBAL |LOCAL )?TEMP(?:ORARY)? |UNLOGGED )?TABLE (?:IF NOT EXISTS )?NAME"
+)
+
+
+def created_in(sql: str) -> set[str]:
+    """Return the tables that statements create."""
+    found = (CREATE_TABLE.match(statement) for statement in split(sql))
+    return {bare(match[1]) for match in found if match}

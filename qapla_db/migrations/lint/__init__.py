@@ -13,8 +13,8 @@ from qapla_db.migrations.lint.allowed import comments
 from qapla_db.migrations.lint.operations import created_by, risks_of
 from qapla_db.migrations.lint.rules import ALLOW, NOT_SEEN, RULES, SAY, Risk, rule_for
 from qapla_db.migrations.lint.squawk import OURS, Remark, remarks
-from qapla_db.migrations.lint.statements import created_in
 from qapla_db.migrations.offline import Call, Seen, see
+from qapla_db.migrations.sqltext import created_in
 
 __all__ = ["Finding", "lint"]
 

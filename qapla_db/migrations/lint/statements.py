@@ -6,43 +6,34 @@ import re
 from collections.abc import Iterator
 
 from qapla_db.migrations.lint.rules import Risk
-from qapla_db.migrations.sqltext import NAME, actions_of, bare, split
+from qapla_db.migrations.sqltext import actions_of, bare, pattern, split
 
-__all__ = ["created_in", "is_volatile", "risks_of_sql"]
-
-
-def _pattern(text: str) -> re.Pattern[str]:
-    """Compile a pattern in which NAME is a name and a space any space."""
-    named = re.sub(r"\bNAME\b", lambda _: f"({NAME})", text)
-    return re.compile(named.replace(" ", r"\s+"), re.IGNORECASE)
+__all__ = ["is_volatile", "risks_of_sql"]
 
 
-_CREATE_TABLE = _pattern(
-    r"CREATE (?:(?:GLOBAL |LOCAL )?TEMP(?:ORARY)? |UNLOGGED )?TABLE (?:IF NOT EXISTS )?NAME"
-)
-_DROP_TABLE = _pattern(r"DROP TABLE (?:IF EXISTS )?(.+?)(?: CASCADE| RESTRICT)?$")
-_ALTER_TABLE = _pattern(r"ALTER TABLE (?:IF EXISTS )?(?:ONLY )?NAME\*? (.+)$")
-_CREATE_INDEX = _pattern(
+_DROP_TABLE = pattern(r"DROP TABLE (?:IF EXISTS )?(.+?)(?: CASCADE| RESTRICT)?$")
+_ALTER_TABLE = pattern(r"ALTER TABLE (?:IF EXISTS )?(?:ONLY )?NAME\*? (.+)$")
+_CREATE_INDEX = pattern(
     r"CREATE (?:UNIQUE )?(?:(FULLTEXT|SPATIAL) )?INDEX (CONCURRENTLY )?(?:IF NOT EXISTS )?"
     r"(?:NAME )?ON (?:ONLY )?NAME"
 )
-_DROP_INDEX = _pattern(r"DROP INDEX (CONCURRENTLY )?(?:IF EXISTS )?NAME")
-_TRUNCATE = _pattern(r"TRUNCATE (?:TABLE )?(?:ONLY )?NAME")
-_DELETE = _pattern(r"DELETE FROM (?:ONLY )?NAME(?: (?:AS )?(?!WHERE|USING)\w+)?$")
+_DROP_INDEX = pattern(r"DROP INDEX (CONCURRENTLY )?(?:IF EXISTS )?NAME")
+_TRUNCATE = pattern(r"TRUNCATE (?:TABLE )?(?:ONLY )?NAME")
+_DELETE = pattern(r"DELETE FROM (?:ONLY )?NAME(?: (?:AS )?(?!WHERE|USING)\w+)?$")
 
-_RENAME_TABLE = _pattern(r"RENAME (?:TO|AS) NAME")
-_RENAME_COLUMN = _pattern(
+_RENAME_TABLE = pattern(r"RENAME (?:TO|AS) NAME")
+_RENAME_COLUMN = pattern(
     r"(?:RENAME (?!CONSTRAINT )(?:COLUMN )?NAME TO NAME|CHANGE (?:COLUMN )?NAME NAME)"
 )
-_DROP_COLUMN = _pattern(
+_DROP_COLUMN = pattern(
     r"DROP (?!CONSTRAINT |PRIMARY |FOREIGN |INDEX |KEY |CHECK )(?:COLUMN )?(?:IF EXISTS )?NAME"
 )
-_ALTER_COLUMN = _pattern(r"ALTER (?!CONSTRAINT |INDEX )(?:COLUMN )?NAME (.+)")
-_MODIFY = _pattern(r"MODIFY (?:COLUMN )?NAME")
-_ADD_CONSTRAINT = _pattern(
+_ALTER_COLUMN = pattern(r"ALTER (?!CONSTRAINT |INDEX )(?:COLUMN )?NAME (.+)")
+_MODIFY = pattern(r"MODIFY (?:COLUMN )?NAME")
+_ADD_CONSTRAINT = pattern(
     r"ADD (?:CONSTRAINT (?:NAME )?)?(FOREIGN KEY|CHECK|UNIQUE|PRIMARY KEY)\b(.*)"
 )
-_ADD_COLUMN = _pattern(
+_ADD_COLUMN = pattern(
     r"ADD (?!CONSTRAINT |INDEX |KEY |VALUE )(?:COLUMN )?(?:IF NOT EXISTS )?NAME (.+)"
 )
 _CONSTRAINTS = {
@@ -61,12 +52,6 @@ _VOLATILE = re.compile(
 def is_volatile(default: str) -> bool:
     """Tell whether a default has another value for each row."""
     return _VOLATILE.search(default) is not None
-
-
-def created_in(sql: str) -> set[str]:
-    """Return the tables that statements create."""
-    found = (_CREATE_TABLE.match(statement) for statement in split(sql))
-    return {bare(match[1]) for match in found if match}
 
 
 def risks_of_sql(sql: str, kind: str, *, in_transaction: bool) -> Iterator[Risk]:
