@@ -13,7 +13,7 @@ from alembic.config import Config
 
 from qapla_db.cli.explain import config_of, explained, script_of
 from qapla_db.cli.find import Found
-from qapla_db.cli.output import WrongUsage, say
+from qapla_db.cli.output import WrongUsage, say, short
 from qapla_db.cli.standalone import SettingsApplication
 from qapla_db.database import Database
 from qapla_db.errors import ConfigurationError, InvalidArgument, Refused
@@ -21,7 +21,7 @@ from qapla_db.migrations.commands import current, migrate, run_alembic
 from qapla_db.migrations.models import models_of
 from qapla_db.migrations.scaffold import Application, Symbol, scaffold
 
-__all__ = ["initialize", "merge_heads", "short", "write_scaffold"]
+__all__ = ["initialize", "merge_heads", "write_scaffold"]
 
 
 def write_scaffold(found: Found, databases: Sequence[Database], models: Sequence[str]) -> None:
@@ -86,19 +86,13 @@ def _application(found: Found) -> Application:
     return Application((symbol.line,), expression, symbol.module)
 
 
-def short(path: Path) -> Path:
-    """Return a path as seen from the working directory, where it is below it."""
-    here = Path.cwd()
-    return path.relative_to(here) if path.is_relative_to(here) else path
-
-
-def merge_heads(database: Database, heads: Sequence[str], message: str) -> Path:
+def merge_heads(database: Database, heads: Sequence[str], message: str) -> str:
     """Write a revision that follows all of several, and return its file."""
     config = config_of(database)
     config.cmd_opts = Namespace(quiet=True)
     script = command.merge(config, list(heads), message=message)
     assert script is not None
-    return short(Path(script.path))
+    return short(script.path)
 
 
 def initialize(found: Found, database: Database) -> None:
@@ -138,7 +132,7 @@ def _write_first_revision(database: Database) -> None:
     def run(config: Config) -> None:
         config.cmd_opts = Namespace(quiet=True, autogenerate=True, x=None)
         for script in _listed(command.revision(config, "first", autogenerate=True)):
-            say(f"{database.name}: wrote {short(Path(script.path))}")
+            say(f"{database.name}: wrote {short(script.path)}")
 
     run_alembic(database, run, report=say)
 

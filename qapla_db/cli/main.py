@@ -17,7 +17,7 @@ import typer
 import typer.core
 
 from qapla_db import __version__
-from qapla_db.cli import databases, revisions
+from qapla_db.cli import checks, databases, inspect, revisions
 from qapla_db.cli.options import Choice, shared_options
 from qapla_db.cli.output import WrongUsage, print_error, say
 
@@ -109,7 +109,7 @@ def main(
 
 
 def _register() -> None:
-    for module in (revisions, databases):
+    for module in (revisions, databases, checks, inspect):
         for name, function in module.COMMANDS.items():
             second = f"A second name of {function.__name__}." if _is_alias(name, function) else None
             app.command(name, cls=Command, help=second)(shared_options(function))

@@ -7,19 +7,25 @@ import os
 import sys
 import traceback
 from collections.abc import Iterable, Sequence
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import typer
 
 from qapla_db.errors import QaplaError
 
+if TYPE_CHECKING:
+    from qapla_db.migrations.lint import Finding
+
 __all__ = [
     "WrongUsage",
     "on_terminal",
     "print_error",
+    "print_finding",
     "print_json",
     "print_table",
     "say",
+    "short",
     "yes_or_no",
 ]
 
@@ -109,3 +115,15 @@ def _place(error: BaseException) -> str:
         if f"{os.sep}site-packages{os.sep}" not in frame.filename and frame.filename[:1] != "<"
     ]
     return f" ({here[-1].filename}, line {here[-1].lineno})" if here else ""
+
+
+def print_finding(finding: Finding) -> None:
+    """Print what lint has found, with the place where an editor finds it."""
+    place = f"{short(finding.path)}:{finding.line}" if finding.line else short(finding.path)
+    say(f"{place}: {finding.rule}: {finding.message}; {finding.remedy}")
+
+
+def short(path: str | Path) -> str:
+    """Return a path as seen from the working directory, where it is below it."""
+    here = Path.cwd()
+    return str(Path(path).relative_to(here) if Path(path).is_relative_to(here) else path)

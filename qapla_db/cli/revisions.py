@@ -8,7 +8,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from qapla_db.cli.options import All, Choice, Json, Names, NamesAndRevision, one_revision
-from qapla_db.cli.output import WrongUsage, on_terminal, print_json, print_table, say, yes_or_no
+from qapla_db.cli.output import (
+    WrongUsage,
+    on_terminal,
+    print_finding,
+    print_json,
+    print_table,
+    say,
+    short,
+    yes_or_no,
+)
 
 if TYPE_CHECKING:
     from alembic.config import Config
@@ -71,7 +80,7 @@ def revision(
     A scratch database beside the real one is migrated and compared; the real one is not touched.
     """
     from qapla_db.cli.explain import explained
-    from qapla_db.cli.first import short
+    from qapla_db.migrations.lint import lint
     from qapla_db.migrations.revisions import make_revision
 
     for database in choice.databases(names, everything):
@@ -85,8 +94,11 @@ def revision(
                 ask=yes_or_no if on_terminal() else None,
                 report=say,
             )
-        if path is not None:
-            say(f"{database.name}: wrote {short(path)}")
+        if path is None:
+            continue
+        say(f"{database.name}: wrote {short(path)}")
+        for finding in lint(database, ["head"]):
+            print_finding(finding)
 
 
 def upgrade(

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -32,8 +33,16 @@ class Cli:
             result = CliRunner().invoke(app, list(arguments), prog_name="qapla-db")
         assert code == result.exit_code, f"{result.output}\n{result.exception!r}"
         assert "Traceback" not in result.output
-        assert code == 0 or result.stderr
+        assert code in (0, 1) or result.stderr
         return result
+
+    def json(self, *arguments: str, codes: tuple[int, ...] = (0,)) -> Any:
+        """Run a command and return what it prints as JSON, and its exit code if several may be."""
+        with contextlib.chdir(self.root):
+            result = CliRunner().invoke(app, [*arguments, "--json"], prog_name="qapla-db")
+        assert result.exit_code in codes, f"{result.output}\n{result.exception!r}"
+        found = json.loads(result.stdout)
+        return (found, result.exit_code) if len(codes) > 1 else found
 
     def error(self, *arguments: str, code: int = 3) -> str:
         """Run a command that must fail, and return the only line that it prints for it."""

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from qapla_db import __version__
+from qapla_db.cli import checks, databases, inspect, revisions
 from qapla_db.cli.main import app
 from tests.cli.conftest import Cli, Files
 from tests.support import wait_until
@@ -23,6 +24,8 @@ from tests.support import wait_until
 PYTHON = [sys.executable, "-W", "error"]
 WAIT = 60.0
 HEAVY = {"sqlalchemy", "alembic", "morfdict", "pyramid", "celery", "shop", "IPython"}
+
+COMMANDS = {**revisions.COMMANDS, **databases.COMMANDS, **checks.COMMANDS, **inspect.COMMANDS}
 
 WORDS = [
     "upgrade", "downgrade", "drop", "create", "revision", "history", "sql", "current", "heads",
@@ -34,7 +37,7 @@ WORDS = [
 
 
 def run(
-    *arguments: str, cwd: Path, code: int = 0, **environ: str
+    *arguments: str, cwd: Path, code: int = 0, **environ: Any
 ) -> subprocess.CompletedProcess[str]:
     done = subprocess.run(
         [*PYTHON, *arguments],
@@ -159,12 +162,12 @@ words = st.lists(st.one_of(st.sampled_from(WORDS), st.text(max_size=8)), max_siz
 
 
 @settings(
-    max_examples=80,
+    max_examples=120,
     deadline=None,
     derandomize=True,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
-@given(first=st.sampled_from(WORDS[:14]), rest=words)
+@given(first=st.sampled_from(sorted(COMMANDS)), rest=words)
 def test_any_arguments(two: Cli, first: str, rest: list[str]) -> None:
     """No arguments whatever end in a traceback or in an exit code of their own."""
     with contextlib.chdir(two.root):
