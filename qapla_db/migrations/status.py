@@ -31,7 +31,7 @@ from qapla_db.record import Record, RecordTable
 from qapla_db.registry import Host
 from qapla_db.session import Session
 
-__all__ = ["DatabaseStatus", "assert_migrated", "status_of"]
+__all__ = ["DatabaseStatus", "Seen", "assert_migrated", "look_at", "status_of"]
 
 
 @dataclass(frozen=True)
@@ -85,7 +85,7 @@ class DatabaseStatus:
 
 
 @dataclass
-class _Found:
+class Seen:
     """What was seen of a database while it was connected."""
 
     current: tuple[str, ...] = ()
@@ -128,7 +128,7 @@ def _exists(database: Database) -> bool | None:
 
 
 def _looked(database: Database, script: ScriptDirectory, status: DatabaseStatus) -> DatabaseStatus:
-    found = _look(database)
+    found = look_at(database)
     where = position(script, found.current, found.record.revisions if found.record else ())
     return replace(
         status,
@@ -141,8 +141,13 @@ def _looked(database: Database, script: ScriptDirectory, status: DatabaseStatus)
     )
 
 
-def _look(database: Database) -> _Found:
-    found = _Found()
+def look_at(database: Database) -> Seen:
+    """Return what a database that answers says; nothing is written.
+
+    :raises MigrationError: its migrations directory is not right.
+    :raises ServerError: it cannot be reached.
+    """
+    found = Seen()
 
     def look(heads: tuple[str, ...], context: MigrationContext) -> list[Any]:
         connection = context.connection
