@@ -323,7 +323,8 @@ def test_downgrade_that_brings_back_less(airports: Project) -> None:
 
 def test_downgrade_that_loses(airports: Project) -> None:
     """Data that the upgrade kept and the downgrade loses is found."""
-    found = only(change(airports, ADD_NOTE, DROP_NOTE + "\nop.execute('DELETE FROM airport')"))
+    delete = "op.execute('DELETE FROM airport')"
+    found = only(change(airports, ADD_NOTE, f"{DROP_NOTE}\n{delete}"))
     assert ("data after downgrade", 100) == (found.kind, found.rows)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Sequence
 from typing import Any
 
@@ -77,10 +78,27 @@ class Store:
         self._connection.execute(self._table.insert(), given)
 
     def _copy(self, rows: Sequence[Row]) -> None:
-        dialect = self._connection.dialect
-        columns: list[Sequence[Any]] = []
-        for column, values in zip(self._columns, zip(*rows, strict=True), strict=True):
-            bind = column.type.dialect_impl(dialect).bind_processor(dialect)
-            columns.append(values if bind is None else [bind(value) for value in values])
+        columns = [
+            self._bound(column, values)
+            for column, values in zip(self._columns, zip(*rows, strict=True), strict=True)
+        ]
         text = CopyText(self._connection, self._columns)
         copy(self._connection, self._table, self._columns, [text.piece(columns)])
+
+    def _bound(self, column: sa.Column[Any], values: Sequence[Any]) -> Sequence[Any]:
+        """Return the values of a column as the driver takes them; equal ones are one object."""
+        dialect = self._connection.dialect
+        bind = column.type.dialect_impl(dialect).bind_processor(dialect)
+        if isinstance(column.type, sa.JSON):
+            bind = _json
+        if bind is None:
+            return values
+        known: dict[int, Any] = {}
+        for value in values:
+            if id(value) not in known:
+                known[id(value)] = bind(value)
+        return [known[id(value)] for value in values]
+
+
+def _json(value: Any) -> str | None:
+    return None if value is None else json.dumps(value)

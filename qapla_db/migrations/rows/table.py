@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Collection, Hashable, Iterable, Mapping, Sequence
+from collections.abc import Collection, Hashable, Mapping, Sequence
 from typing import Any
 
 import sqlalchemy as sa
@@ -95,7 +95,8 @@ class Draw:
                 break
             drawn = self._columns(first, missing, parents)
             first += missing
-            found += _different(zip(*(drawn[name] for name in names), strict=True), places, seen)
+            rows = list(zip(*(drawn[name] for name in names), strict=True))
+            found += _different(rows, places, seen)
         return found
 
     def _columns(
@@ -111,10 +112,10 @@ class Draw:
             if name in self._later and is_nullable(column):
                 drawn[name] = [None] * count
                 continue
-            numbers: Sequence[int] = range(first, first + count)
-            if name not in self._single:
-                numbers = self._rng.choices(range(_SPREAD), k=count)
-            values = self._makers[name](numbers)
+            if name in self._single:
+                values = self._makers[name](range(first, first + count))
+            else:
+                values = self._rng.choices(self._makers[name](range(_SPREAD)), k=count)
             drawn[name] = self._with_nulls(values) if is_nullable(column) else values
         for name, own in self._own.items():
             drawn[name] = drawn[own]
@@ -191,20 +192,42 @@ def _first_free(taken: Mapping[Key, Collection[Row]]) -> int:
 
 
 def _different(
-    rows: Iterable[Row], places: Mapping[Key, Sequence[int]], seen: Mapping[Key, set[Hashable]]
-) -> Iterable[Row]:
-    for row in rows:
-        keys = {}
-        for key, columns in places.items():
-            values = tuple(row[at] for at in columns)
-            if None not in values:
-                keys[key] = _hashable(values)
-        if any(value in seen[key] for key, value in keys.items()):
-            continue
-        for key, value in keys.items():
-            seen[key].add(value)
-        yield row
+    rows: list[Row], places: Mapping[Key, Sequence[int]], seen: Mapping[Key, set[Hashable]]
+) -> list[Row]:
+    """Return the rows that are not there yet; their keys are added to those that are."""
+    keys = {key: _keys(rows, columns) for key, columns in places.items()}
+    for key, values in keys.items():
+        given = [value for value in values if value is not None]
+        new = set(given)
+        if len(new) < len(given) or not new.isdisjoint(seen[key]):
+            return _one_by_one(rows, keys, seen)
+    for key, values in keys.items():
+        seen[key].update(values)
+    return rows
 
 
-def _hashable(row: Iterable[Any]) -> Hashable:
-    return tuple(repr(value) if isinstance(value, (dict, list, set)) else value for value in row)
+def _one_by_one(
+    rows: list[Row], keys: Mapping[Key, list[Hashable]], seen: Mapping[Key, set[Hashable]]
+) -> list[Row]:
+    found = []
+    for at, row in enumerate(rows):
+        own = [(key, values[at]) for key, values in keys.items() if values[at] is not None]
+        if not any(value in seen[key] for key, value in own):
+            for key, value in own:
+                seen[key].add(value)
+            found.append(row)
+    return found
+
+
+def _keys(rows: list[Row], columns: Sequence[int]) -> list[Hashable]:
+    """Return of each row the values of a unique set; None where one of them is NULL."""
+    keys = zip(*([row[at] for row in rows] for at in columns), strict=True)
+    return [None if None in key else _hashable(key) for key in keys]
+
+
+def _hashable(row: Row) -> Hashable:
+    try:
+        hash(row)
+    except TypeError:
+        return tuple(repr(value) for value in row)
+    return row
