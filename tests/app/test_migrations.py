@@ -9,11 +9,15 @@ from typing import Any
 import pytest
 import sqlalchemy as sa
 from alembic import command
+from sqlalchemy import func, select
 
 from qapla_db import Database
 from qapla_db.migrations import downgrade, migrate
 from qapla_db.migrations.commands import run_alembic
 from rotarran.application.app import RotarranApplication
+from rotarran.application.db import Airport
+from rotarran.application.drivers import AirportReadDriver
+from rotarran.load import load_airports
 from tests.migrations.project import rows
 
 CREATED = datetime(2026, 11, 21, 12)
@@ -141,3 +145,20 @@ def test_audit_keeps_its_rows(audit: Migrated) -> None:
     assert [(*visitor[:2], "worker"), worker] == audit.ask(ORIGINS)
     audit.back("0001")
     assert [visitor[:2], worker[:2]] == audit.ask("SELECT who, action FROM event ORDER BY who")
+
+
+def test_airports_are_loaded(application: RotarranApplication) -> None:
+    """The world's airports are loaded and found on each kind of server, heights in metres."""
+    database = application.dbs["main"]
+    migrate(database)
+    count = load_airports(database)
+    assert count > 28_000
+    assert count == load_airports(database), "and once only"
+    with database.session(read_only=True) as session:
+        (chopin,) = AirportReadDriver(session).search("EPWA", 1)
+        assert 362.0 == chopin.elevation
+        higher = select(func.count()).where(Airport.elevation > 13_000)
+        assert 0 < (session.scalar(higher) or 0) < 100
+    assert [(pytest.approx(110.3376),)] == rows(
+        database.settings.url, "SELECT elevation FROM airport WHERE code = 'EPWA'"
+    )
