@@ -10,7 +10,7 @@ from alembic.operations import ops
 from alembic.runtime.migration import MigrationContext
 from sqlalchemy.engine import Dialect, Inspector
 
-from qapla_db.migrations.rename_ops import Statement, quoted_table
+from qapla_db.migrations.rename_ops import Statement, as_written, quoted, quoted_table
 
 __all__ = ["constraint_names", "index_names"]
 
@@ -44,7 +44,7 @@ def _index_pairs(migration: MigrationContext, group: ops.ModifyTableOps) -> Iter
             new, old = create.to_index(migration), drop.to_index(migration)
             if migration.impl.compare_indexes(new, old).is_equal:
                 creates.remove(create)
-                name = migration.dialect.identifier_preparer.format_index(new)
+                name = _formatted(migration.dialect, new)
                 yield _index(migration.dialect, group, str(drop.index_name), name)
                 break
 
@@ -98,7 +98,7 @@ def constraint_names(
             if constraint.name is None:
                 continue
             new = _formatted(migration.dialect, constraint)
-            if new != migration.dialect.identifier_preparer.quote(old):
+            if new != quoted(migration.dialect, old):
                 yield _constraint(migration.dialect, table, old, new)
 
 
@@ -140,9 +140,12 @@ def _reflected_signature(found: Any) -> tuple[Any, ...]:
     )
 
 
-def _formatted(dialect: Dialect, constraint: sa.Constraint) -> str:
-    """Return the name of a constraint as SQL has it: cut to the server's limit, and quoted."""
-    return dialect.identifier_preparer.format_constraint(constraint) or ""
+def _formatted(dialect: Dialect, named: sa.Constraint | sa.Index) -> str:
+    """Return a name as SQL has it: cut to the server's limit, and quoted."""
+    preparer = dialect.identifier_preparer
+    if isinstance(named, sa.Index):
+        return as_written(dialect, preparer.format_index(named))
+    return as_written(dialect, preparer.format_constraint(named) or "")
 
 
 def _index(dialect: Dialect, group: ops.ModifyTableOps, old: str, new: str) -> Statement:
@@ -150,19 +153,19 @@ def _index(dialect: Dialect, group: ops.ModifyTableOps, old: str, new: str) -> S
 
     :param new: quoted already.
     """
-    quote = dialect.identifier_preparer.quote
+    old = quoted(dialect, old)
     if dialect.name == "postgresql":
-        schema = f"{quote(group.schema)}." if group.schema else ""
+        schema = f"{quoted(dialect, group.schema)}." if group.schema else ""
         return Statement(
-            f"ALTER INDEX {schema}{quote(old)} RENAME TO {new}",
-            f"ALTER INDEX {schema}{new} RENAME TO {quote(old)}",
+            f"ALTER INDEX {schema}{old} RENAME TO {new}",
+            f"ALTER INDEX {schema}{new} RENAME TO {old}",
         )
     alter = f"ALTER TABLE {quoted_table(dialect, group.table_name, group.schema)} RENAME INDEX"
-    return Statement(f"{alter} {quote(old)} TO {new}", f"{alter} {new} TO {quote(old)}")
+    return Statement(f"{alter} {old} TO {new}", f"{alter} {new} TO {old}")
 
 
 def _constraint(dialect: Dialect, table: Any, old: str, new: str) -> Statement:
-    quote = dialect.identifier_preparer.quote
+    old = quoted(dialect, old)
     name = table.name if isinstance(table, sa.Table) else table.table_name
     alter = f"ALTER TABLE {quoted_table(dialect, name, table.schema)} RENAME CONSTRAINT"
-    return Statement(f"{alter} {quote(old)} TO {new}", f"{alter} {new} TO {quote(old)}")
+    return Statement(f"{alter} {old} TO {new}", f"{alter} {new} TO {old}")

@@ -13,7 +13,16 @@ from alembic.autogenerate.api import AutogenContext
 from alembic.operations import ops
 from sqlalchemy.engine import Dialect
 
-__all__ = ["Rename", "RenameColumn", "RenameTable", "Statement", "column_rename", "quoted_table"]
+__all__ = [
+    "Rename",
+    "RenameColumn",
+    "RenameTable",
+    "Statement",
+    "as_written",
+    "column_rename",
+    "quoted",
+    "quoted_table",
+]
 
 
 class RenameTable(ops.RenameTableOp):
@@ -40,7 +49,7 @@ class Statement(ops.ExecuteSQLOp):
     """``op.execute()`` with a statement that undoes it."""
 
     def __init__(self, statement: str, undo: str) -> None:
-        # a colon would begin the name of a parameter
+        # in op.execute() a colon begins the name of a parameter
         super().__init__(statement.replace(":", "\\:"))
         self.statement = statement
         self.undo = undo
@@ -68,14 +77,23 @@ def column_rename(
     if dialect.name not in ("mysql", "mariadb"):
         return RenameColumn(table, old, new, schema)
     # Alembic's is CHANGE, which needs the whole definition and loses what it is not told
-    quote = dialect.identifier_preparer.quote
     alter = f"ALTER TABLE {quoted_table(dialect, table, schema)} RENAME COLUMN"
-    return Statement(
-        f"{alter} {quote(old)} TO {quote(new)}", f"{alter} {quote(new)} TO {quote(old)}"
-    )
+    before, after = quoted(dialect, old), quoted(dialect, new)
+    return Statement(f"{alter} {before} TO {after}", f"{alter} {after} TO {before}")
+
+
+def quoted(dialect: Dialect, name: str) -> str:
+    """Return a name as SQL has it."""
+    return as_written(dialect, dialect.identifier_preparer.quote(name))
+
+
+def as_written(dialect: Dialect, sql: str) -> str:
+    """Undo the doubling of percent signs, which op.execute() does by itself."""
+    doubled = dialect.paramstyle in ("format", "pyformat")
+    return sql.replace("%%", "%") if doubled else sql
 
 
 def quoted_table(dialect: Dialect, name: str, schema: str | None) -> str:
     """Return a table's name, with its schema, as SQL has it."""
-    quote = dialect.identifier_preparer.quote
-    return f"{quote(schema)}.{quote(name)}" if schema else quote(name)
+    parts = (schema, name) if schema else (name,)
+    return ".".join(quoted(dialect, part) for part in parts)

@@ -8,7 +8,7 @@ comparison is made again: what follows a rename by itself needs no operation.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import sqlalchemy as sa
@@ -136,21 +136,20 @@ class Detection:
         :raises MigrationError: a rename cannot be executed.
         """
         trial = _Trial(self.answers.database, migration, script, tables)
-        before = {key: key for key in tables.names}
-        for one in self.answers.choose(
+        chosen = self.answers.choose(
             table_candidates(migration, trial.upgrade, tables.left_alone, tables.metadata)
-        ):
-            trial.add([one.operation])
-            before[one.new] = one.old
-        touched = {new for new, old in before.items() if new != old}
+        )
+        before = {key: key for key in tables.names} | {one.new: one.old for one in chosen}
+        trial.add(one.operation for one in chosen)
         trial.compare_again()
         columns = self.answers.choose(
             column_candidates(migration, trial.upgrade, tables.metadata, before)
         )
-        trial.add([one.operation for one in columns])
+        trial.add(one.operation for one in columns)
         trial.compare_again()
         self.answers.check_used()
-        touched |= {one.table for one in columns}
+        trial.expect({one.new for one in (*chosen, *columns)})
+        touched = {one.table for one in (*chosen, *columns)}
         trial.add(index_names(migration, trial.upgrade))
         trial.add(constraint_names(migration, _with_neighbours(tables.metadata, touched, before)))
         trial.compare_again()
@@ -200,6 +199,16 @@ class _Trial:
         assert found.upgrade_ops is not None
         self.upgrade = found.upgrade_ops
 
+    def expect(self, names: set[str]) -> None:
+        """Fail where something is new though it was renamed: its data would be lost."""
+        new = {name for one in self.upgrade.ops for name in _created(one)}
+        if new & names:
+            raise MigrationError(
+                f"no revision of {self.name!r} is written: after a rename "
+                f"{', '.join(sorted(new & names))} was not there. Write it by hand, in a revision "
+                "made with --empty"
+            )
+
     def finish(self) -> None:
         """Write renames and what is left to do into the script, and the way back."""
         if not self.renames:
@@ -209,6 +218,18 @@ class _Trial:
         operations = [*self.renames, *self.upgrade.ops]
         self.script.upgrade_ops.ops[:] = operations
         self.script.downgrade_ops.ops[:] = [one.reverse() for one in reversed(operations)]
+
+
+def _created(operation: ops.MigrateOperation) -> Iterator[str]:
+    """Yield tables and columns that an operation makes, as candidates name them."""
+    if isinstance(operation, ops.CreateTableOp):
+        schema = f"{operation.schema}." if operation.schema else ""
+        yield f"{schema}{operation.table_name}"
+    elif isinstance(operation, ops.ModifyTableOps):
+        schema = f"{operation.schema}." if operation.schema else ""
+        for one in operation.ops:
+            if isinstance(one, ops.AddColumnOp):
+                yield f"{schema}{operation.table_name}.{one.column.name}"
 
 
 def _with_neighbours(
