@@ -16,7 +16,7 @@ from tests import servers
 from tests.support import wait_until
 
 ROOT = Path(__file__).parents[2]
-SECONDS = 60.0
+SECONDS = 120.0
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="the demo needs Unix")
 
