@@ -36,9 +36,7 @@ WORDS = [
 ]  # fmt: skip
 
 
-def run(
-    *arguments: str, cwd: Path, code: int = 0, **environ: Any
-) -> subprocess.CompletedProcess[str]:
+def run(*arguments: str, cwd: Path, **environ: Any) -> subprocess.CompletedProcess[str]:
     done = subprocess.run(
         [*PYTHON, *arguments],
         cwd=cwd,
@@ -48,7 +46,7 @@ def run(
         timeout=WAIT,
         stdin=subprocess.DEVNULL,
     )
-    assert code == done.returncode, done.stderr
+    assert 0 == done.returncode, done.stderr
     return done
 
 
