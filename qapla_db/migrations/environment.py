@@ -30,6 +30,7 @@ from qapla_db.migrations.autogenerate import VERSION_TABLE, OwnTables, drop_empt
 from qapla_db.migrations.checks import COMPLETED, expect_run, require_template
 from qapla_db.migrations.command_error import as_command_error
 from qapla_db.migrations.connections import connected, migration_engine
+from qapla_db.migrations.enums import compare_enums, write_plainly
 from qapla_db.migrations.recording import Recording
 from qapla_db.migrations.runner import Runner
 from qapla_db.record import RecordTable
@@ -208,6 +209,7 @@ class AlembicEnv:
             context.run_migrations()
 
     def _options(self, database: Database, dialect: str) -> dict[str, Any]:
+        compare_enums(dialect)
         given = self.configure
         metadata = self.tables.metadata
         sqlite = dialect == "sqlite"
@@ -234,6 +236,7 @@ class AlembicEnv:
         ours = context.config.attributes.get(DIRECTIVES)
         if ours is not None:
             ours(migration, directives[0], self.tables)
+        write_plainly(migration.dialect, directives[0])
         theirs = self.configure.get("process_revision_directives")
         if theirs is not None:
             theirs(migration, revision, directives)
