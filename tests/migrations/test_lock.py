@@ -65,7 +65,8 @@ def start_together(
             )
             for _ in range(count)
         ]
-        wait_until(lambda: len(list(project.root.glob("ready.*"))) == count, "env.py runs in all")
+        ready = project.root.glob
+        wait_until(lambda: len(list(ready("ready.*"))) == count, "env.py runs in all", WAIT)
     outputs = [process.communicate(timeout=WAIT)[0] for process in processes]
     return [(one.returncode, output) for one, output in zip(processes, outputs, strict=True)]
 
@@ -177,6 +178,8 @@ def test_table_in_use(make_project: MakeProject, postgresql_database_url: sa.URL
     def report(line: str) -> None:
         lines.append(line)
         if "trying again" in line:
+            # who only reads is let through meanwhile
+            rows(postgresql_database_url, "SET lock_timeout = '5s'; SELECT * FROM airport")
             tried.set()
 
     with in_use(postgresql_database_url, "airport") as release:
