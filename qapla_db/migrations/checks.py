@@ -12,7 +12,7 @@ from alembic.config import Config
 from qapla_db.errors import MigrationError, MigrationIncomplete
 from qapla_db.migrations.command_error import as_command_error
 
-__all__ = ["COMPLETED", "expect_run", "nothing_done", "require_template"]
+__all__ = ["COMPLETED", "expect_run", "nothing_done", "require_section", "require_template"]
 
 COMPLETED = "qapla_db.completed"
 """Key in ``config.attributes``: the database for which the environment has run."""
@@ -62,6 +62,26 @@ def _is_configured(environment: Any) -> bool:
     except Exception:  # as Alembic raises it, nothing narrower
         return False
     return True
+
+
+def require_section(config: Config) -> None:
+    """Refuse ``alembic -n NAME`` where the ini file has no such section.
+
+    With a ``[tool.alembic]`` in pyproject.toml Alembic would take what stands
+    there, which is another database's.
+
+    :raises MigrationError: it has none.
+    """
+    path, section = config.config_file_name, config.config_ini_section
+    if section == "alembic" or path is None or not os.path.isfile(path):
+        return
+    if config.file_config.has_section(section):
+        return
+    known = ", ".join(config.file_config.sections())
+    raise MigrationError(
+        f"{path} has no section [{section}] (it has: {known}), and what [tool.alembic] in "
+        "pyproject.toml says is not taken instead; correct the name after -n"
+    )
 
 
 def require_template(config: Config, directory: str) -> None:

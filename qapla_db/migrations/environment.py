@@ -27,7 +27,12 @@ from qapla_db.errors import (
     SettingMissing,
 )
 from qapla_db.migrations.autogenerate import VERSION_TABLE, OwnTables, drop_empty, metadata_of
-from qapla_db.migrations.checks import COMPLETED, expect_run, require_template
+from qapla_db.migrations.checks import (
+    COMPLETED,
+    expect_run,
+    require_section,
+    require_template,
+)
 from qapla_db.migrations.command_error import as_command_error
 from qapla_db.migrations.connections import connected, migration_engine
 from qapla_db.migrations.enums import compare_enums, write_plainly
@@ -112,6 +117,7 @@ class AlembicEnv:
         context.config.attributes[COMPLETED] = self.name
 
     def _run(self, config: Config) -> None:
+        require_section(config)
         host: Host = config.attributes.get("application", self.app)
         prepare(host, asked_for_tests(config))
         database = host.dbs[self.name]

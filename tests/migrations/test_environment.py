@@ -220,6 +220,20 @@ def test_misspelt_section(make_project: MakeProject, fresh_url: FreshURL) -> Non
     assert [] == [name for url in urls.values() for name in tables(url)]
 
 
+def test_misspelt_section_beside_pyproject(make_project: MakeProject, fresh_url: FreshURL) -> None:
+    """With a [tool.alembic] in pyproject.toml, too, a wrong -n runs nobody's migrations."""
+    urls = {"main": fresh_url("sqlite"), "audit": fresh_url("sqlite")}
+    project = make_project(urls)
+    project.revision("a1", CREATE.format("airport"))
+    text = '[tool.alembic]\nscript_location = "migrations/main"\npath_separator = "os"\n'
+    (project.root / "pyproject.toml").write_text(text)
+    result = project.alembic("-n", "mian", "upgrade", "head")
+    assert 255 == result.returncode
+    assert [] == [name for url in urls.values() for name in tables(url)]
+    assert "has no section [mian] (it has: alembic, audit)" in result.stdout
+    assert 0 == project.alembic("upgrade", "head").returncode
+
+
 # --- version tables
 
 
