@@ -5,8 +5,8 @@ from __future__ import annotations
 import io
 import sys
 import traceback
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
 from types import FrameType
 from typing import Any
@@ -24,12 +24,11 @@ from sqlalchemy.engine import Dialect
 
 from qapla_db.database import Database
 from qapla_db.migrations.commands import run_alembic
+from qapla_db.migrations.no_connection import NoConnection
 
 __all__ = ["Call", "Emitted", "Seen", "see"]
 
 Choose = Callable[[ScriptDirectory], Iterable[Script]]
-
-_READS = ("select", "with", "show", "describe", "values", "pragma")
 
 
 @dataclass(frozen=True)
@@ -65,6 +64,8 @@ class Seen:
     end: int | None = None
     """The line that the rest of the revision could not be seen after; 0 if it is unknown."""
     in_transaction: bool = True
+    running: list[MigrateOperation | None] = field(default_factory=list)
+    """The operations that write SQL now; None stands for those of a batch."""
 
     def line(self) -> int | None:
         """Return the line of the revision's file that is being run."""
@@ -135,16 +136,13 @@ def _recording(context: MigrationContext, seen: Seen) -> Iterator[None]:
     operations: Operations = vars(op)["_proxy"]
     heard = {
         "invoke": _listening(operations.invoke, seen),
-        "get_bind": lambda: _NoConnection(context, seen),
+        "get_bind": lambda: NoConnection(context, seen.hide),
         "batch_alter_table": _batches(operations.batch_alter_table, seen),
     }
     write, impl = context.impl.static_output, vars(context.impl)
 
     def output(text: str) -> None:
-        sql = text.strip().rstrip(";").rstrip()
-        if sql in ("BEGIN", "COMMIT"):
-            seen.in_transaction = sql == "BEGIN"
-        seen.emitted.append(Emitted(sql, seen.line(), seen.in_transaction, _is_raw(seen)))
+        _emitted(seen, text.strip().rstrip(";").rstrip())
         write(text)
 
     vars(operations).update(heard)
@@ -159,19 +157,26 @@ def _recording(context: MigrationContext, seen: Seen) -> Iterator[None]:
         operations._install_proxy()
 
 
-def _is_raw(seen: Seen) -> bool:
-    last = seen.calls[-1].operation if seen.calls else None
-    return last is None or isinstance(last, ExecuteSQLOp)
+def _emitted(seen: Seen, sql: str) -> None:
+    if sql in ("BEGIN", "COMMIT"):
+        seen.in_transaction = sql == "BEGIN"
+    if not seen.running:  # past the operations: on a connection, or the context itself
+        seen.calls.append(Call(ExecuteSQLOp(sql), seen.line(), seen.in_transaction))
+    is_raw = not seen.running or isinstance(seen.running[-1], ExecuteSQLOp)
+    seen.emitted.append(Emitted(sql, seen.line(), seen.in_transaction, is_raw))
 
 
 def _listening(invoke: Callable[..., Any], seen: Seen) -> Callable[[MigrateOperation], Any]:
     def invoke_and_note(operation: MigrateOperation) -> Any:
         seen.calls.append(Call(operation, seen.line(), seen.in_transaction))
+        seen.running.append(operation)
         try:
             return invoke(operation)
         except sa.exc.CompileError as error:  # a value whose type the revision does not say
             seen.hide(f"its SQL cannot be written down ({_words(error)})")
             return None
+        finally:
+            seen.running.pop()
 
     return invoke_and_note
 
@@ -187,122 +192,13 @@ def _batches(
                 vars(operations)["invoke"] = _listening(operations.invoke, seen)
                 yield operations
                 reached = True
+                seen.running.append(None)
         except CommandError:
             if not reached:
                 raise
             seen.hide(f"the table {table_name!r} is made anew, from what the database has of it")
+        finally:
+            if reached:
+                seen.running.pop()
 
     return batch
-
-
-class _NoConnection:
-    """Stands in the place of ``op.get_bind()``: writes are noted, reads find no rows."""
-
-    def __init__(self, context: MigrationContext, seen: Seen) -> None:
-        self._context = context
-        self._seen = seen
-        self.dialect = context.dialect
-
-    def __enter__(self) -> _NoConnection:
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        pass
-
-    def connect(self) -> _NoConnection:
-        return self
-
-    @property
-    def engine(self) -> _NoConnection:
-        return self
-
-    @property
-    def name(self) -> str:
-        return self.dialect.name
-
-    def begin_nested(self) -> AbstractContextManager[None]:
-        return nullcontext()
-
-    def in_transaction(self) -> bool:
-        return True
-
-    def exec_driver_sql(self, statement: str, parameters: Any = None, **_: Any) -> _NoRows:
-        if parameters:
-            raise _NeedsConnection("a statement with parameters of the driver")
-        return self.execute(sa.text(statement.replace(":", r"\:")))
-
-    def execute(self, statement: Any, parameters: Any = None, **_: Any) -> _NoRows:
-        first = str(statement).lstrip("( \n").partition(" ")[0].lower()
-        if first.strip() in _READS:
-            self._seen.hide("it reads rows, and what it does with them is not known")
-            return _NoRows()
-        for one in _with_parameters(statement, parameters):
-            self._seen.calls.append(_raw_call(one, self._seen))
-            self._context.impl._exec(one)
-        return _NoRows()
-
-    def scalar(self, statement: Any, parameters: Any = None, **_: Any) -> Any:
-        return self.execute(statement, parameters).scalar()
-
-    def scalars(self, statement: Any, parameters: Any = None, **_: Any) -> _NoRows:
-        return self.execute(statement, parameters)
-
-    def _run_ddl_visitor(self, *args: Any, **options: Any) -> None:
-        connection: Any = self._context.connection  # Alembic's, which writes SQL down
-        connection._run_ddl_visitor(*args, **options)
-
-    def __getattr__(self, name: str) -> Any:
-        raise _NeedsConnection(name)
-
-
-def _raw_call(statement: Any, seen: Seen) -> Call:
-    return Call(ExecuteSQLOp(statement), seen.line(), seen.in_transaction)
-
-
-def _with_parameters(statement: Any, parameters: Any) -> list[Any]:
-    if not parameters:
-        return [statement]
-    rows: Sequence[Mapping[str, Any]]
-    rows = [parameters] if isinstance(parameters, Mapping) else parameters
-    if isinstance(statement, sa.TextClause):
-        return [statement.bindparams(**row) for row in rows]
-    if isinstance(statement, sa.Insert):
-        return [statement.values(dict(row)) for row in rows]
-    return [statement.params(dict(row)) for row in rows]
-
-
-class _NeedsConnection(AttributeError):
-    """A revision asks a connection for something that there is none to give."""
-
-    def __init__(self, what: str) -> None:
-        super().__init__(f"it needs a connection: {what}")
-
-
-class _NoRows:
-    """The result of a query in a database that has no rows."""
-
-    rowcount = 0
-
-    def __iter__(self) -> Iterator[Any]:
-        return iter(())
-
-    def all(self) -> list[Any]:
-        return []
-
-    def first(self) -> None:
-        return None
-
-    fetchall, fetchone, one_or_none, scalar, scalar_one_or_none = all, first, first, first, first
-
-    def fetchmany(self, size: int | None = None) -> list[Any]:
-        return []
-
-    partitions = fetchmany
-
-    def mappings(self) -> _NoRows:
-        return self
-
-    scalars = mappings
-
-    def __getattr__(self, name: str) -> Any:
-        raise _NeedsConnection(f"{name} of a result")

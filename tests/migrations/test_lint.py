@@ -69,6 +69,8 @@ UNSAFE = [
     ("delete-rows", SQL.format("DELETE FROM t")),
     ("delete-rows", "op.get_bind().execute(sa.text('DELETE FROM t'))"),
     ("delete-rows", "op.get_bind().execute(sa.table('t').delete())"),
+    ("delete-rows", "op.get_context().execute('DELETE FROM t')"),
+    ("delete-rows", "op.get_context().connection.execute(sa.text('DELETE FROM t'))"),
     ("rename-column", ALTER.format("new_column_name='b'")),
     ("rename-column", SQL.format("ALTER TABLE t RENAME a TO b")),
     ("rename-table", "op.rename_table('t', 'u')"),
@@ -246,7 +248,7 @@ class TestConnections:
         """A data migration that reads rows is looked at to its end, as on an empty table."""
         body = (
             "bind = op.get_bind()\n"
-            "for row in bind.execute(sa.text('SELECT id FROM t')).mappings():\n"
+            "for row in bind.execute(sa.text('SELECT\\nid FROM t')).mappings():\n"
             "    bind.execute(sa.text('UPDATE t SET a = :a'), {'a': row['id']})\n"
             "op.drop_column('t', 'a')"
         )
