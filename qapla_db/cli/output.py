@@ -29,9 +29,6 @@ __all__ = [
     "yes_or_no",
 ]
 
-_ENDLESS = 100_000
-"""Columns of something that is not a terminal: nothing is cut off in a pipe."""
-
 
 class WrongUsage(QaplaError):
     """The command line asks for what does not exist; exit code 2."""
@@ -62,24 +59,33 @@ def print_json(value: Any) -> None:
     say(json.dumps(value, indent=2, default=str))
 
 
-def print_table(columns: Sequence[str], rows: Iterable[Sequence[object]]) -> None:
-    """Print a table: as wide as the terminal, or as its contents where there is none.
+def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
+    """Print a table: with lines on a terminal, as wide as it; in a pipe nothing is cut off.
 
     :param columns: their titles.
-    :param rows: texts; None is an empty cell.
     """
+    if sys.stdout.isatty():
+        _print_rich_table(columns, rows)
+        return
+    lines = [columns, *rows]
+    widths = [max(map(len, cells)) for cells in zip(*lines, strict=True)]
+    for line in lines:
+        cells = (cell.ljust(width) for cell, width in zip(line, widths, strict=True))
+        say("  ".join(cells).rstrip())
+
+
+def _print_rich_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
     from rich import box
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
-    console = Console(width=None if sys.stdout.isatty() else _ENDLESS, highlight=False)
-    table = Table(box=box.SIMPLE_HEAD if console.is_terminal else None, pad_edge=False)
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
     for title in columns:
         table.add_column(title, overflow="fold")
     for row in rows:
-        table.add_row(*(Text("" if cell is None else str(cell)) for cell in row))
-    console.print(table)
+        table.add_row(*map(Text, row))
+    Console(highlight=False).print(table)
 
 
 def print_error(error: BaseException, *, debug: bool) -> None:
