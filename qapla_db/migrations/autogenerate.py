@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import re
 from collections.abc import Callable, MutableMapping, Sequence
 from typing import Any
@@ -14,10 +15,20 @@ from sqlalchemy.engine import Connection, Dialect
 from qapla_db.errors import Misuse
 from qapla_db.record import RECORD_TABLE
 
-__all__ = ["OwnTables", "compare_defaults_safely", "drop_empty", "metadata_of"]
+__all__ = [
+    "OwnTables",
+    "compare_defaults_safely",
+    "drop_empty",
+    "metadata_of",
+    "plugins",
+    "without_constraints_of_types",
+]
 
 VERSION_TABLE = "alembic_version"
 
+_CHECKS = "alembic.ext.checkconstraint_byname"
+
+IncludeObject = Callable[[Any, str | None, Any, bool, Any], bool]
 IncludeName = Callable[[str | None, Any, MutableMapping[Any, str | None]], bool]
 
 _SHOWN = 8
@@ -94,6 +105,36 @@ class OwnTables:
             f"left alone, because no model of this database has them: "
             f"{', '.join(names[:_SHOWN])}{more} (to remove one, write op.drop_table() yourself)"
         )
+
+
+def without_constraints_of_types(theirs: IncludeObject | None) -> IncludeObject:
+    """Return Alembic's hook ``include_object``, which asks the user's own hook too.
+
+    The constraint of a Boolean or Enum belongs to the column's type, which is
+    written with it and leaves it away where the server has such a type.
+    """
+
+    def include(found: Any, name: str | None, type_: Any, reflected: bool, compare_to: Any) -> bool:
+        if type_ == "check_constraint" and getattr(found, "_type_bound", False):
+            return False
+        return theirs is None or theirs(found, name, type_, reflected, compare_to)
+
+    return include
+
+
+def plugins(metadata: Sequence[sa.MetaData], dialect: str) -> dict[str, list[str]]:
+    """Return the keyword of ``context.configure`` that has check constraints compared, by name.
+
+    Without a naming convention for them the server names what the models do not,
+    and each would look like one to drop. MySQL's JSON columns have constraints
+    that nobody wrote.
+    """
+    named = all("ck" in one.naming_convention for one in metadata)
+    if not named or dialect not in ("postgresql", "sqlite"):
+        return {}
+    if importlib.util.find_spec(_CHECKS) is None:
+        return {}  # before Alembic 1.19
+    return {"autogenerate_plugins": ["alembic.autogenerate.*", _CHECKS]}
 
 
 def drop_empty(directives: list[MigrationScript]) -> bool:

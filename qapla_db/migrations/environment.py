@@ -26,7 +26,14 @@ from qapla_db.errors import (
     SettingInvalid,
     SettingMissing,
 )
-from qapla_db.migrations.autogenerate import VERSION_TABLE, OwnTables, drop_empty, metadata_of
+from qapla_db.migrations.autogenerate import (
+    VERSION_TABLE,
+    OwnTables,
+    drop_empty,
+    metadata_of,
+    plugins,
+    without_constraints_of_types,
+)
 from qapla_db.migrations.checks import (
     COMPLETED,
     expect_run,
@@ -228,11 +235,13 @@ class AlembicEnv:
             "transaction_per_migration": not sqlite,
             "render_as_batch": sqlite,
             **({"transactional_ddl": True} if sqlite else {}),
+            **plugins(metadata, dialect),
             **given,
         }
         applied = given.get("on_version_apply", ())
         options["on_version_apply"] = (applied,) if callable(applied) else tuple(applied)
         options["include_name"] = self.tables.filter(given.get("include_name"))
+        options["include_object"] = without_constraints_of_types(given.get("include_object"))
         options["process_revision_directives"] = self._process_directives
         return options
 

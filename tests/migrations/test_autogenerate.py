@@ -173,6 +173,63 @@ def test_changed_type(project: Project) -> None:
     assert "alter_column('c'" in text or "alter_column('t', 'c'" in text
 
 
+CHECKED = """
+Model = sa.MetaData(naming_convention={convention!r})
+sa.Table(
+    "airport", Model,
+    sa.Column("id", sa.Integer, primary_key=True),
+    sa.Column("height", sa.Integer),
+    sa.Column("kind", sa.Enum("big", "small", native_enum=False, create_constraint=True,
+                              name="kind")),
+    sa.Column("open", sa.Boolean(create_constraint=True, name="open")),
+    sa.Column("document", sa.JSON),
+    {checks}
+)
+"""
+CHECKS = (
+    "sa.CheckConstraint('height < 9000', name='low')",
+    "sa.CheckConstraint('height > -500', name='high')",
+)
+
+
+def test_check_constraints(project: Project, each_url: sa.URL) -> None:
+    """With a naming convention check constraints are compared, and none is invented."""
+    convention = {"ck": "ck_%(table_name)s_%(constraint_name)s"}
+    for checks in (CHECKS[:1], CHECKS[1:]):
+        text = CHECKED.format(convention=convention, checks=", ".join(checks))
+        project.write_env("main", text)
+        written = autogenerate(project)
+        assert "" == autogenerate(project)
+    if each_url.get_backend_name() == "mariadb":
+        assert "" == written, "of MariaDB they are not compared"
+        return
+    upgrade = written.partition("def downgrade")[0]
+    assert "ck_airport_high" in upgrade
+    assert "ck_airport_low" in upgrade
+    assert "kind" not in upgrade
+    assert "ck_airport_open" not in upgrade
+    rows(each_url, "INSERT INTO airport (id, height) VALUES (1, 9999)")
+    with pytest.raises(sa.exc.IntegrityError):
+        rows(each_url, "INSERT INTO airport (id, height) VALUES (2, -600)")
+
+
+def test_new_column_with_a_constraint(project: Project) -> None:
+    """A new column whose type brings a check constraint gets it once, on every engine."""
+    convention = {"ck": "ck_%(table_name)s_%(constraint_name)s"}
+    for checks in (CHECKS[0], "sa.Column('wet', sa.Boolean(create_constraint=True, name='wet')),"):
+        project.write_env("main", CHECKED.format(convention=convention, checks=checks))
+        autogenerate(project)
+    assert "" == autogenerate(project)
+
+
+def test_check_constraints_without_names(project: Project) -> None:
+    """Without a naming convention the constraints that the server has named stay."""
+    checks = "sa.CheckConstraint('height < 9000')"
+    project.write_env("main", CHECKED.format(convention={}, checks=checks))
+    assert "create_table('airport'" in autogenerate(project)
+    assert "" == autogenerate(project)
+
+
 def test_nothing_to_do(project: Project) -> None:
     """A revision in which nothing would happen is not written, and that is said."""
     output = project.run("revision", "--autogenerate", "-m", "nothing")
