@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib
 import sys
 import tempfile
+import time
 from pathlib import Path
 
 import sqlalchemy as sa
@@ -123,11 +124,13 @@ def write_project(root: Path, url: sa.URL) -> None:
 
 def measure(database: Database, rows: int) -> None:
     """Rehearse from the first revision and print what took how long."""
+    began = time.monotonic()
     report = rehearse(database, start="r1", rows=rows)
+    took = time.monotonic() - began
     found = {one.kind for one in report.findings}
     assert {"lost column", "changed values"} == found, report
     spent = ", ".join(f"{part} {seconds:.2f}" for part, seconds in report.seconds.items())
-    print(f"{TABLES} tables x {rows:>6} rows: {sum(report.seconds.values()):6.2f} s ({spent})")
+    print(f"{TABLES} tables x {rows:>6} rows: {took:6.2f} s ({spent})")
 
 
 def main() -> None:

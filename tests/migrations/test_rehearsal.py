@@ -329,10 +329,37 @@ def test_downgrade_that_loses(airports: Project) -> None:
 
 
 def test_downgrade_that_fails(airports: Project) -> None:
-    """A downgrade that raises is found."""
-    found = only(change(airports, ADD_NOTE, "raise NotImplementedError('no way back')"))
+    """A downgrade that fails is found."""
+    report = change(airports, ADD_NOTE, "op.execute('DELETE FROM nowhere')")
+    found = only(report)
     assert ("failed downgrade", "a2") == (found.kind, found.revision)
-    assert "no way back" in found.message
+    assert "nowhere" in found.message
+    assert not report.ok
+
+
+def test_revision_without_way_back(airports: Project) -> None:
+    """A downgrade that says that there is none is accepted, and reported."""
+    report = change(airports, ADD_NOTE, "raise NotImplementedError('the notes are gone')")
+    assert "the notes are gone" == only(report).message
+    assert report.ok
+
+
+def test_merged_branches(airports: Project) -> None:
+    """Branches and the revision that merges them are rehearsed, from the branches."""
+    create = "op.create_table({0!r}, sa.Column('id', sa.Integer, primary_key=True))".format
+    airports.revision("b1", create("b"), "op.drop_table('b')", after="a1")
+    airports.revision("c1", create("c"), "op.drop_table('c')", after="a1")
+    airports.revision("d1", ADD_NOTE, DROP_NOTE, after="b1")
+    path = airports.directory("main") / "versions" / "d1_.py"
+    text = path.read_text().replace("down_revision = 'b1'", "down_revision = ('b1', 'c1')")
+    path.write_text(text)
+    report = rehearse(airports.database())
+    assert (("b1", "c1"), ("d1",), 4) == (report.start, report.end, report.tables)
+    assert [] == kinds(report)
+    assert report.revisions[0].downgrade_seconds is not None
+    whole = rehearse(airports.database(), start="b1")
+    assert [] == kinds(whole)
+    assert {"c1", "d1"} == {one.revision for one in whole.revisions}
 
 
 def test_enum_that_a_downgrade_forgets(postgresql_airports: Project) -> None:
@@ -401,7 +428,7 @@ def test_models(airports: Project) -> None:
     report = change(airports, ADD_NOTE, DROP_NOTE)
     (found,) = report.findings
     assert "models" == found.kind
-    assert "add column country.name" in found.message
+    assert "country.name" in found.message
 
 
 # --- where it starts

@@ -19,6 +19,7 @@ _STATEMENT = re.compile(
     re.I | re.S,
 )
 _WIDTH = 60
+_STATEMENT_WIDTH = 300
 
 
 def reason_of(error: BaseException) -> str:
@@ -28,7 +29,10 @@ def reason_of(error: BaseException) -> str:
         return " ".join(str(error).split()) or type(error).__name__
     detail = getattr(getattr(cause.orig, "diag", None), "message_detail", None)
     said = " ".join(str(cause.orig).split())
-    return said if not detail or detail in said else f"{said} {detail}"
+    if detail and detail not in said:
+        said = f"{said} {detail}"
+    statement = " ".join((cause.statement or "").split())
+    return f"{said}, in: {statement[:_STATEMENT_WIDTH]}" if statement else said
 
 
 def _database_error(error: BaseException | None) -> sa.exc.StatementError | None:
@@ -84,7 +88,10 @@ class Failure:
                     if name in table.columns
                 )
             )
-        row = self._connection.execute(query.limit(1)).mappings().first()
+        try:
+            row = self._connection.execute(query.limit(1)).mappings().first()
+        except sa.exc.DBAPIError:  # the connection is gone, or a type cannot be shown
+            return ()
         return (f"{table.name}: {_shown(dict(row))}",) if row else ()
 
 

@@ -10,7 +10,6 @@ from dataclasses import replace
 from typing import Any
 
 import sqlalchemy as sa
-from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.runtime.environment import EnvironmentContext
 from alembic.runtime.migration import MigrationContext, MigrationStep
@@ -21,6 +20,7 @@ from sqlalchemy.engine import Connection
 from qapla_db.database import Database
 from qapla_db.errors import ServerError
 from qapla_db.migrations.commands import Report, run_alembic
+from qapla_db.migrations.drift import differences
 from qapla_db.migrations.rehearsal.declared import Declaration, apply, declarations_in
 from qapla_db.migrations.rehearsal.failure import Failure, orphans, reason_of
 from qapla_db.migrations.rehearsal.losses import (
@@ -69,7 +69,7 @@ class Run:
         self._seed = seed
         self._report = report
         self._version: dict[str, Any] = {}
-        self._skip: frozenset[str] = frozenset({RECORD_TABLE})
+        self._skip = {RECORD_TABLE}
         self._end: tuple[str, ...] = ()
         self._findings: list[Finding] = []
         self._declarations: list[Declaration] = []
@@ -91,7 +91,7 @@ class Run:
         seen, has_failed = self._upgrade(before, names)
         if not has_failed:
             self._look(before, names, seen)
-            self._back_again(before, schema)
+            self._back_again(before, schema, seen)
         findings, unused = apply(
             self._findings,
             self._declarations,
@@ -107,7 +107,7 @@ class Run:
             self._seed,
             revisions,
             tuple(findings),
-            (*self._notes, *unused),
+            (*self._notes, *(unused if filled.stored else ())),
             self._seconds,
         )
 
@@ -161,38 +161,28 @@ class Run:
         self._findings += [replace(one, revision=_author(one, seen, names)) for one in losses]
         self._notes += notes
         with self._timed("models"):
-            self._compare_models()
+            for what in differences(self._database, url=self._scratch.url):
+                message = f"the models want what no revision does: {what}"
+                self._findings.append(Finding("models", message))
 
-    def _compare_models(self) -> None:
-        found: list[Any] = []
+    def _back_again(self, before: Before, schema: Schema, seen: list[Seen]) -> None:
+        def plan(script: ScriptDirectory, at: object) -> Iterator[MigrationStep]:
+            # the same way back, also where branches make several ways
+            for one in reversed(seen):
+                revision = script.get_revision(_id(one.step))
+                yield MigrationStep.downgrade_from_script(script.revision_map, revision)
 
-        def look(heads: object, context: MigrationContext) -> list[Any]:
-            found.extend(compare_metadata(context, context.opts["target_metadata"]))
-            return []
-
-        def run(config: Config) -> None:
-            script = ScriptDirectory.from_config(config)
-            with EnvironmentContext(config, script, fn=look):
-                script.run_env()
-
-        run_alembic(self._database, run, url=self._scratch.url)
-        for one in found:
-            message = f"the models want {_described(one)}, which no revision does"
-            self._findings.append(Finding("models", message))
-
-    def _back_again(self, before: Before, schema: Schema) -> None:
-        if len(self._start) > 1:
-            self._notes.append("the downgrade was not rehearsed: the start is of several branches")
+        if not seen:
             return
-        to = self._start[0] if self._start else "base"
         with self._timed("downgrade"), self._connected() as connection:
             watch = Watch(connection, Names(sa.MetaData(), None), self._skip)
-            failed = self._watched(connection, watch, lambda s, at: s._downgrade_revs(to, at))
+            failed = self._watched(connection, watch, plan)
             if failed is not None:
                 finding = self._failure(connection, watch, failed, "failed downgrade")
+                if isinstance(failed, NotImplementedError) and str(failed):
+                    finding = replace(finding, declared="it says itself that there is no way back")
                 self._findings.append(finding)
-        for one in watch.seen:
-            self._back[_id(one.step)] = one.seconds
+        self._back = {_id(one.step): one.seconds for one in watch.seen}
         if failed is not None:
             return
         with self._timed("comparing again"), self._scratch.engine.connect() as connection:
@@ -226,7 +216,7 @@ class Run:
             def steps(heads: tuple[str, ...], context: MigrationContext) -> Iterator[MigrationStep]:
                 schema, table = context.version_table_schema, context.version_table
                 self._version = {"version_table": table, "version_table_schema": schema}
-                self._skip |= {f"{schema}.{table}" if schema else table}
+                self._skip.add(f"{schema}.{table}" if schema else table)
                 for step in plan(script, heads):
                     if watch is not None:
                         watch.begin(step)
@@ -340,19 +330,3 @@ def _author(finding: Finding, seen: list[Seen], names: Names) -> str | None:
 
 def _mentions(statement: str, words: Iterable[str]) -> bool:
     return any(re.search(rf"\b{re.escape(word)}\b", statement) for word in words)
-
-
-def _described(difference: Any) -> str:
-    """Return one of Alembic's differences in a few words."""
-    if isinstance(difference, list):
-        return ", ".join(_described(one) for one in difference)
-    verb, *rest = difference
-    words = " ".join(verb.split("_"))
-    if verb.startswith("modify"):
-        return f"{words} of {rest[1]}.{rest[2]} ({rest[-2]!s} -> {rest[-1]!s})"
-    if verb.endswith("_column"):
-        return f"{words} {rest[1]}.{rest[2].name}"
-    thing = rest[0]
-    table = getattr(getattr(thing, "table", None), "name", None)
-    name = getattr(thing, "name", None) or ""
-    return f"{words} {name}{f' of {table}' if table and table != name else ''}".rstrip()

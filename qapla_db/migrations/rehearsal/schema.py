@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 import sqlalchemy as sa
@@ -14,7 +14,7 @@ Schema = dict[str, dict[str, Any]]
 """Of each table its parts by name, such as ``column iata`` and what it is."""
 
 
-def schema_of(connection: Connection, metadata: sa.MetaData, skip: frozenset[str]) -> Schema:
+def schema_of(connection: Connection, metadata: sa.MetaData, skip: Collection[str]) -> Schema:
     """Return what can be compared of a reflected schema."""
     found: Schema = {
         f"table {key}": _parts(table, connection)

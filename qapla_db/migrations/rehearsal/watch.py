@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import time
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
@@ -51,7 +51,7 @@ class Watch:
     :param skip: tables that are none of the user's.
     """
 
-    def __init__(self, connection: Connection, names: Names, skip: frozenset[str]) -> None:
+    def __init__(self, connection: Connection, names: Names, skip: Collection[str]) -> None:
         self.seen: list[Seen] = []
         self.running: Seen | None = None
         """The step that has begun and not ended, or failed."""
