@@ -1,7 +1,7 @@
 """Renames as operations of Alembic that can be executed, written down and undone.
 
-Alembic writes no rename of a table, and undoing its change of a column forgets
-the column's new name.
+Alembic writes no rename of a table, older versions of it none of a column either,
+and undoing its change of a column forgets the column's new name.
 """
 
 from __future__ import annotations
@@ -63,11 +63,22 @@ Rename = RenameTable | RenameColumn | Statement
 
 
 @renderers.dispatch_for(RenameTable)
-def _render(context: AutogenContext, operation: Any) -> str:
+def _render_table(context: AutogenContext, operation: Any) -> str:
     prefix = context.opts["alembic_module_prefix"] or ""
-    schema = f", schema={str(operation.schema)!r}" if operation.schema else ""
     old, new = str(operation.table_name), str(operation.new_table_name)
-    return f"{prefix}rename_table({old!r}, {new!r}{schema})"
+    return f"{prefix}rename_table({old!r}, {new!r}{_schema(operation)})"
+
+
+@renderers.dispatch_for(RenameColumn)
+def _render_column(context: AutogenContext, operation: Any) -> str:
+    prefix = context.opts["alembic_module_prefix"] or ""
+    table, old = str(operation.table_name), str(operation.column_name)
+    new = f"new_column_name={str(operation.modify_name)!r}"
+    return f"{prefix}alter_column({table!r}, {old!r}, {new}{_schema(operation)})"
+
+
+def _schema(operation: Any) -> str:
+    return f", schema={str(operation.schema)!r}" if operation.schema else ""
 
 
 def column_rename(
