@@ -324,8 +324,9 @@ def test_downgrade_that_brings_back_less(airports: Project) -> None:
 def test_downgrade_that_loses(airports: Project) -> None:
     """Data that the upgrade kept and the downgrade loses is found."""
     delete = "op.execute('DELETE FROM airport')"
-    found = only(change(airports, ADD_NOTE, f"{DROP_NOTE}\n{delete}"))
-    assert ("data after downgrade", 100) == (found.kind, found.rows)
+    schema, data = change(airports, ADD_NOTE, delete).findings
+    assert ("schema after downgrade", "airport") == (schema.kind, schema.table)
+    assert ("data after downgrade", "airport", 100) == (data.kind, data.table, data.rows)
 
 
 def test_downgrade_that_fails(airports: Project) -> None:

@@ -69,8 +69,8 @@ def losses_after_downgrade(
 
     :param known: what the upgrade has lost already, which no downgrade brings back.
     """
-    lost_tables = {one.table for one in known if one.column is None}
-    lost_columns = {(one.table, one.column) for one in known}
+    lost_tables = {one.table for one in known if one.kind in ("lost table", "lost rows")}
+    lost_columns = {(one.table, one.column) for one in known if one.column is not None}
     findings: list[Finding] = []
     for key in before.cells.keys() & after.tables.keys() - lost_tables:
         table = after.tables[key]
