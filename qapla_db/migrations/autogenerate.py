@@ -132,9 +132,16 @@ def plugins(metadata: Sequence[sa.MetaData], dialect: str) -> dict[str, list[str
     named = all("ck" in one.naming_convention for one in metadata)
     if not named or dialect not in ("postgresql", "sqlite"):
         return {}
-    if importlib.util.find_spec(_CHECKS) is None:
-        return {}  # before Alembic 1.19
+    if not _has_checks():
+        return {}
     return {"autogenerate_plugins": ["alembic.autogenerate.*", _CHECKS]}
+
+
+def _has_checks() -> bool:
+    try:
+        return importlib.util.find_spec(_CHECKS) is not None
+    except ModuleNotFoundError:  # of its package, which older versions of Alembic do not have
+        return False
 
 
 def drop_empty(directives: list[MigrationScript]) -> bool:

@@ -190,14 +190,15 @@ class AlembicEnv:
         owned: bool,
     ) -> Runner:
         options = self._options(database, connection.dialect.name)
-        sandboxed = getattr(database.engine.pool, "sandboxed", False)
+        is_its_own = url == database.settings.url  # else nothing of its server is started
+        sandboxed = is_its_own and getattr(database.engine.pool, "sandboxed", False)
         return Runner(
             name=self.name,
             address=safe_url(url),
             backend=backend,
             connection=connection,
             owned=owned,
-            sandboxed=sandboxed and url == database.settings.url,
+            sandboxed=sandboxed,
             options=options,
             recording=Recording(
                 RecordTable(options["version_table"], options.get("version_table_schema")),
