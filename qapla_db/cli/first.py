@@ -17,9 +17,10 @@ from qapla_db.cli.output import WrongUsage, say, short
 from qapla_db.cli.standalone import SettingsApplication
 from qapla_db.database import Database
 from qapla_db.errors import ConfigurationError, InvalidArgument, Refused
+from qapla_db.migrations.bases import Symbol
 from qapla_db.migrations.commands import current, migrate, run_alembic
 from qapla_db.migrations.models import models_of
-from qapla_db.migrations.scaffold import Application, Symbol, scaffold
+from qapla_db.migrations.scaffold import Application, scaffold
 
 __all__ = ["initialize", "merge_heads", "write_scaffold"]
 

@@ -6,27 +6,18 @@ Nothing that exists is overwritten.
 from __future__ import annotations
 
 import configparser
-import importlib
 import os
-import sys
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from types import ModuleType
-from typing import Any
-
-from sqlalchemy.orm import registry
 
 from qapla_db.database import Database
-from qapla_db.errors import InvalidArgument, MigrationError, SettingMissing
+from qapla_db.errors import MigrationError, SettingMissing
+from qapla_db.migrations.bases import Symbol, bases_of, modules_of
 
-__all__ = ["Application", "Scaffold", "Symbol", "scaffold"]
+__all__ = ["Application", "Scaffold", "scaffold"]
 
 INI = "alembic.ini"
-
-USUAL = ("models", "model", "db", "database")
-"""Names of modules that are looked at where importing the application has shown no models."""
 
 _ENV = """\
 {imports}
@@ -58,34 +49,6 @@ def upgrade() -> None:
 def downgrade() -> None:
     ${downgrades if downgrades else "pass"}
 '''
-
-
-@dataclass(frozen=True)
-class Symbol:
-    """Something in a module: ``shop.models:Base``."""
-
-    module: str
-    attribute: str
-
-    @classmethod
-    def parse(cls, text: str) -> Symbol:
-        """Read ``module:attribute``.
-
-        :raises InvalidArgument: it is none.
-        """
-        module, colon, attribute = text.partition(":")
-        parts = [*module.split("."), *attribute.split(".")]
-        if not colon or not all(part.isidentifier() for part in parts):
-            raise InvalidArgument(f"{text!r} is not of the form module:attribute")
-        return cls(module, attribute)
-
-    @property
-    def line(self) -> str:
-        """The line that imports it."""
-        return f"from {self.module} import {self.attribute.partition('.')[0]}"
-
-    def __str__(self) -> str:
-        return f"{self.module}:{self.attribute}"
 
 
 @dataclass(frozen=True)
@@ -131,7 +94,7 @@ def scaffold(
     done = Scaffold()
     homes = {database.name: _home(database, root, done) for database in databases}
     missing = [one for one in databases if not (homes[one.name] / "env.py").exists()]
-    bases = _bases_of(missing, application, root, models or {})
+    bases = bases_of(missing, application.module, root, models or {})
     for database in databases:
         home = homes[database.name]
         if database.name in bases:
@@ -170,7 +133,7 @@ def _write(path: Path, text: str, done: Scaffold) -> None:
 
 def _env(name: str, application: Application, base: Symbol) -> str:
     imports = {"from qapla_db.env import AlembicEnv", *application.lines, base.line}
-    modules = sorted(_modules_of(base) - {base.module})
+    modules = sorted(modules_of(base) - {base.module})
     plain = [f"import {module}  # its models are tables of {name}" for module in modules]
     plain += [line for line in imports if line.startswith("import ")]
     lines = [*plain, *sorted(line for line in imports if not line.startswith("import "))]
@@ -180,12 +143,6 @@ def _env(name: str, application: Application, base: Symbol) -> str:
         model=base.attribute,
         name=name,
     )
-
-
-def _modules_of(base: Symbol) -> set[str]:
-    """Return the modules that define models of a base, as far as they are imported."""
-    mapped: registry = _resolve(base).registry
-    return {mapper.class_.__module__ for mapper in mapped.mappers} - {"__main__"}
 
 
 # --- alembic.ini
@@ -243,129 +200,3 @@ def _locations(parser: configparser.ConfigParser, root: Path) -> Iterator[Path]:
         value = parser[section].get("script_location", "").replace("%(here)s", str(root))
         if value:
             yield Path(os.path.normpath(root / value.replace("%%", "%")))
-
-
-# --- the declarative bases
-
-
-def _bases_of(
-    databases: Sequence[Database],
-    application: Application,
-    root: Path,
-    given: Mapping[str, str],
-) -> dict[str, Symbol]:
-    """Return the declarative base of each database."""
-    found = {one.name: Symbol.parse(given[one.name]) for one in databases if one.name in given}
-    for symbol in found.values():
-        _resolve(symbol)
-    rest = [one.name for one in databases if one.name not in found]
-    if not rest:
-        return found
-    candidates = [one for one in _candidates(application, root) if one not in found.values()]
-    registered = list(databases[0].host.dbs)
-    if len(registered) == 1 and len(candidates) == 1:
-        return {rest[0]: candidates[0]}
-    named = {name: [one for one in candidates if _is_called(one, name)] for name in rest}
-    for name in rest:
-        if len(named[name]) == 1:
-            found[name] = named[name][0]
-    rest = [name for name in rest if name not in found]
-    unnamed = [one for one in candidates if not any(_is_called(one, name) for name in registered)]
-    if len(rest) == 1 and len(unnamed) == 1:
-        found[rest[0]], rest = unnamed[0], []
-    if rest:
-        raise _cannot_tell(rest[0], candidates, several=len(registered) > 1)
-    return found
-
-
-def _is_called(base: Symbol, name: str) -> bool:
-    """Tell whether a base is of a database by its name: ``AuditModel``, ``audit.models:Base``."""
-    plain = name.replace("_", "").lower()
-    own = base.attribute.replace("_", "").lower()
-    return own.startswith(plain) or name in base.module.split(".")
-
-
-def _cannot_tell(name: str, candidates: Sequence[Symbol], *, several: bool) -> MigrationError:
-    prefix = f"{name}=" if several else ""
-    if candidates:
-        shown = ", ".join(map(str, candidates))
-        return MigrationError(
-            f"the models of the database {name!r} could be those of {shown}; say which: "
-            f"--models {prefix}{candidates[0]}"
-        )
-    return MigrationError(
-        f"no declarative base was found for the models of the database {name!r}; write one "
-        "(class Base(DeclarativeBase): ...) and name it: "
-        f"--models {prefix}module:Base"
-    )
-
-
-def _resolve(symbol: Symbol) -> Any:
-    """Return what a symbol stands for: a declarative base.
-
-    :raises MigrationError: it is none.
-    """
-    try:
-        value: Any = importlib.import_module(symbol.module)
-        for part in symbol.attribute.split("."):
-            value = getattr(value, part)
-    except (ImportError, AttributeError) as error:
-        raise MigrationError(f"the models {str(symbol)!r} cannot be found: {error}") from error
-    if not _is_base(value):
-        raise MigrationError(
-            f"{str(symbol)!r} is no declarative base; name the class that the models are made of"
-        )
-    return value
-
-
-def _candidates(application: Application, root: Path) -> list[Symbol]:
-    """Return the declarative bases of the application's package, or beside its module."""
-    if application.module is None:
-        return []
-    package = application.module.partition(".")[0]
-    found = sorted(set(_bases_in(_own_modules(package, root))), key=str)
-    if not found:
-        _import_usual(application.module)
-        found = sorted(set(_bases_in(_own_modules(package, root))), key=str)
-    return found
-
-
-def _own_modules(package: str, root: Path) -> list[ModuleType]:
-    def is_own(name: str, module: ModuleType) -> bool:
-        if name == package or name.startswith(f"{package}."):
-            return True
-        file = getattr(module, "__file__", None)
-        return file is not None and os.path.dirname(os.path.abspath(file)) == str(root)
-
-    # a module may be no module at all: some libraries put other objects there
-    modules = [(name, one) for name, one in sys.modules.items() if isinstance(one, ModuleType)]
-    return [one for name, one in modules if name != "__main__" and is_own(name, one)]
-
-
-def _import_usual(module: str) -> None:
-    packages = [module, *_parents(module), ""]
-    for package in packages:
-        for name in USUAL:
-            path = f"{package}.{name}" if package else name
-            with suppress(ModuleNotFoundError):
-                importlib.import_module(path)
-
-
-def _parents(module: str) -> Iterator[str]:
-    while "." in module:
-        module = module.rpartition(".")[0]
-        yield module
-
-
-def _bases_in(modules: Iterable[ModuleType]) -> Iterator[Symbol]:
-    for module in modules:
-        for name, value in list(vars(module).items()):
-            if _is_base(value) and getattr(value, "__module__", None) == module.__name__:
-                yield Symbol(module.__name__, name)
-
-
-def _is_base(value: object) -> bool:
-    """Tell whether a class is what models are made of, and no model itself."""
-    if not isinstance(value, type) or "__mapper__" in vars(value) or hasattr(value, "__mapper__"):
-        return False
-    return isinstance(vars(value).get("registry"), registry)

@@ -194,6 +194,59 @@ def test_models_in_many_modules(files: Files) -> None:
     assert {"item"} == tables(files.root / "main.sqlite3")
 
 
+def test_models_that_the_application_does_not_import(files: Files) -> None:
+    """Models beside a base that the application imports are found too."""
+    newcomer(files, "main")
+    application = APPLICATION.format(package="shop.", names=["main"])
+    files.write(
+        {
+            "shop/app.py": f"    from shop.base import Base\n{application}",
+            "shop/base.py": """
+                from sqlalchemy.orm import DeclarativeBase
+
+                class Base(DeclarativeBase):
+                    pass
+            """,
+            "shop/models.py": """
+                from sqlalchemy.orm import Mapped, mapped_column
+                from shop.base import Base
+
+                class Item(Base):
+                    __tablename__ = "item"
+                    id: Mapped[int] = mapped_column(primary_key=True)
+            """,
+        }
+    )
+    files.cli("init")
+    assert "import shop.models" in (files.root / "migrations/main/env.py").read_text()
+
+
+def test_metadata_of_another_make(files: Files) -> None:
+    """--models takes a MetaData too, as AlembicEnv does."""
+    newcomer(files, "main")
+    files.write(
+        {
+            "shop/schema.py": """
+                import sqlalchemy as sa
+
+                metadata = sa.MetaData()
+                sa.Table("item", metadata, sa.Column("id", sa.Integer, primary_key=True))
+            """
+        }
+    )
+    files.cli("init", "--models", "shop.schema:metadata")
+    files.cli("revision")
+    files.cli("upgrade")
+    assert {"item"} == tables(files.root / "main.sqlite3")
+
+
+def test_models_that_cannot_be_imported(files: Files) -> None:
+    """What models lack is told, and not that there are none."""
+    newcomer(files, "main")
+    files.write({"shop/models.py": "import nope_nope"})
+    assert "No module named 'nope_nope'" in files.cli.error("init")
+
+
 @pytest.mark.parametrize("name", ["Shop", "make"])
 def test_application_that_is_made(files: Files, name: str) -> None:
     """An application that -A makes of a class or a function is made in env.py too."""
