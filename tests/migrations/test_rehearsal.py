@@ -145,6 +145,95 @@ def test_same_value_of_another_type(airports: Project, kind: str) -> None:
     assert [] == kinds(change(airports, up, down))
 
 
+TYPES = """
+op.execute('''CREATE TABLE "Big Table" (
+    "Id" serial PRIMARY KEY, i int, b bool, t timestamp, j json, d date, n numeric(10, 2),
+    v varchar(20), c char(5), f float, "select" text, bits bit(3))''')
+op.execute("CREATE SCHEMA sales")
+op.execute('CREATE TABLE sales."Order" (id uuid PRIMARY KEY, qty int CHECK (qty > 0))')
+"""
+OTHER_TYPES = """
+op.execute('''ALTER TABLE "Big Table"
+    ALTER i TYPE varchar(10), ALTER b TYPE int USING b::int, ALTER t TYPE timestamptz,
+    ALTER j TYPE jsonb, ALTER d TYPE timestamp, ALTER n TYPE numeric(14, 4), ALTER v TYPE text,
+    ALTER c TYPE varchar(8), ALTER f TYPE numeric USING f::numeric''')
+op.execute('ALTER TABLE "Big Table" RENAME TO big_table')
+op.execute('ALTER TABLE big_table RENAME COLUMN "select" TO choose')
+op.execute('ALTER TABLE big_table RENAME "Id" TO id')
+op.execute('ALTER TABLE sales."Order" RENAME TO orders')
+op.execute('ALTER TABLE sales.orders SET SCHEMA public')
+op.execute('ALTER TABLE public.orders RENAME qty TO quantity')
+"""
+NO_WAY_BACK = "raise NotImplementedError('no way back')"
+
+
+def rehearsed(project: Project, up: str, then: str) -> Rehearsal:
+    project.revision("a1", up, "pass")
+    project.revision("a2", then, NO_WAY_BACK, after="a1")
+    return rehearse(project.database())
+
+
+def test_same_values_on_postgresql(make_project: MakeProject, fresh_url: FreshURL) -> None:
+    """Values are the same in other types, other schemas and under odd names."""
+    report = rehearsed(make_project({"main": fresh_url("postgresql")}), TYPES, OTHER_TYPES)
+    assert ["failed downgrade"] == kinds(report)
+    assert 200 == report.rows
+
+
+def test_same_values_on_sqlite(make_project: MakeProject, fresh_url: FreshURL) -> None:
+    """Batch mode copies columns under new names and of new types."""
+    create = """
+    op.create_table(
+        "t",
+        sa.Column("id", sa.Integer, primary_key=True),
+        sa.Column("a", sa.Boolean),
+        sa.Column("n", sa.Numeric(10, 2)),
+        sa.Column("s", sa.String(30)),
+    )
+    """
+    alter = """
+    with op.batch_alter_table("t") as batch:
+        batch.alter_column("a", type_=sa.Integer, new_column_name="aa")
+        batch.alter_column("n", type_=sa.Float)
+        batch.alter_column("s", type_=sa.Text, new_column_name="ss")
+    op.rename_table("t", "tt")
+    """
+    report = rehearsed(make_project({"main": fresh_url("sqlite")}), create, alter)
+    assert ["failed downgrade"] == kinds(report)
+
+
+def test_same_values_on_mariadb(make_project: MakeProject, fresh_url: FreshURL) -> None:
+    """Several clauses of one ALTER TABLE rename columns, RENAME TABLE the table."""
+    create = """
+    op.execute('''CREATE TABLE p (id int AUTO_INCREMENT PRIMARY KEY, j json NOT NULL,
+        s set('a', 'b') NOT NULL, y year NOT NULL, u uuid NOT NULL, b bit(3) NOT NULL,
+        e enum('x', 'y') NOT NULL, m mediumint unsigned NOT NULL, ti tinyint NOT NULL,
+        bb bool NOT NULL, vb varbinary(5) NOT NULL, c char(3) UNIQUE, t timestamp NOT NULL)''')
+    """
+    alter = """
+    op.execute("ALTER TABLE p CHANGE m mm bigint NOT NULL, RENAME COLUMN ti TO tiny")
+    op.execute("RENAME TABLE p TO pp")
+    """
+    report = rehearsed(make_project({"main": fresh_url("mariadb")}), create, alter)
+    assert ["failed downgrade"] == kinds(report)
+    assert 100 == report.rows
+
+
+def test_lost_primary_key(make_project: MakeProject, fresh_url: FreshURL) -> None:
+    """Where the primary key is gone, rows are matched by another key."""
+    create = (
+        "op.execute('CREATE TABLE p (code text PRIMARY KEY, name text NOT NULL UNIQUE, n int)')"
+    )
+    alter = """
+    op.execute("ALTER TABLE p DROP code, ADD id serial PRIMARY KEY")
+    op.execute("UPDATE p SET n = 5000 WHERE id <= 3")
+    """
+    report = rehearsed(make_project({"main": fresh_url("postgresql")}), create, alter)
+    assert ["lost column", "changed values", "failed downgrade"] == kinds(report)
+    assert ["code", "n", None] == [one.column for one in report.findings]
+    assert 3 == report.findings[1].rows
+
+
 # --- losses
 
 

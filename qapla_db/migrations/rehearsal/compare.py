@@ -181,7 +181,7 @@ def _padded(value: Any) -> Any:
 
 
 def _number(value: Any) -> Any:
-    text = {"t": "1", "f": "0", "True": "1", "False": "0"}.get(str(value), str(value))
+    text = {"true": "1", "false": "0", "True": "1", "False": "0"}.get(str(value), str(value))
     try:
         return decimal.Decimal(text)
     except decimal.InvalidOperation:

@@ -15,21 +15,16 @@ TEMPORARY = "_alembic_tmp_"
 
 _PART = r'(?:"[^"]+"|`[^`]+`|[\w$]+)'
 _NAME = rf"((?:{_PART}\.)?{_PART})"
+_ALTER = re.compile(rf"ALTER\s+TABLE\s+(?:IF\s+EXISTS\s+)?(?:ONLY\s+)?{_NAME}\s+([^;]+)", re.I)
+# clauses of it
 _COLUMN = re.compile(
-    rf"ALTER\s+TABLE\s+(?:IF\s+EXISTS\s+)?(?:ONLY\s+)?{_NAME}\s+"
-    rf"RENAME\s+(?:COLUMN\s+)?(?!TO\b)({_PART})\s+TO\s+({_PART})",
+    rf"(?:^|,\s*)(?:RENAME\s+(?:COLUMN\s+)?(?!TO\b)({_PART})\s+TO|"
+    rf"CHANGE\s+(?:COLUMN\s+)?(?:IF\s+EXISTS\s+)?({_PART}))\s+({_PART})",
     re.I,
 )
-_CHANGE = re.compile(
-    rf"ALTER\s+TABLE\s+{_NAME}\s+CHANGE\s+(?:COLUMN\s+)?({_PART})\s+({_PART})", re.I
-)
-_TABLE = re.compile(
-    rf"ALTER\s+TABLE\s+(?:IF\s+EXISTS\s+)?(?:ONLY\s+)?{_NAME}\s+RENAME\s+(?:TO|AS)\s+{_NAME}", re.I
-)
+_TABLE = re.compile(rf"(?:^|,\s*)RENAME\s+(?:TO|AS)\s+{_NAME}", re.I)
+_SCHEMA = re.compile(rf"^SET\s+SCHEMA\s+({_PART})", re.I)
 _RENAME = re.compile(rf"RENAME\s+TABLE\s+{_NAME}\s+TO\s+{_NAME}", re.I)
-_SCHEMA = re.compile(
-    rf"ALTER\s+TABLE\s+(?:IF\s+EXISTS\s+)?(?:ONLY\s+)?{_NAME}\s+SET\s+SCHEMA\s+({_PART})", re.I
-)
 
 
 class Names:
@@ -91,18 +86,19 @@ class Names:
         """Take note of a statement."""
         if re.search(r"\bRENAME\b|\bCHANGE\b|\bSET\s+SCHEMA\b", statement, re.I) is None:
             return
-        for pattern in (_COLUMN, _CHANGE):
-            for table, old, new in pattern.findall(statement):
-                self.rename_column(self._key(table), _bare(old), _bare(new))
-        for table, new in _TABLE.findall(statement):
-            key = self._key(table)
-            schema = key.rpartition(".")[0]
-            self.rename_table(key, f"{schema}.{_bare(new)}" if schema else _bare(new))
+        for table, clauses in _ALTER.findall(statement):
+            self._altered(self._key(table), clauses)
         for table, new in _RENAME.findall(statement):
             self.rename_table(self._key(table), self._key(new))
-        for table, schema in _SCHEMA.findall(statement):
-            name = self._key(table).rpartition(".")[2]
-            self.rename_table(self._key(table), self._key(f"{schema}.{name}"))
+
+    def _altered(self, key: str, clauses: str) -> None:
+        for renamed, changed, new in _COLUMN.findall(clauses):
+            self.rename_column(key, _bare(renamed or changed), _bare(new))
+        schema, _, name = key.rpartition(".")
+        for new in _TABLE.findall(clauses):
+            self.rename_table(key, f"{schema}.{_bare(new)}" if schema else self._key(new))
+        for other in _SCHEMA.findall(clauses):
+            self.rename_table(key, self._key(f"{other}.{name}"))
 
     def copied(self, insert: Any) -> None:
         """Take note of the copy that batch mode makes of a table; columns get new names in it."""

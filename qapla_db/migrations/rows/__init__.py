@@ -84,6 +84,9 @@ def fill(
     :param seed: of the random numbers.
     :param skip: keys of tables to leave alone.
     """
+    if connection.dialect.name == "postgresql":
+        # what is deferred would be refused at the commit, and with it everything
+        connection.exec_driver_sql("SET CONSTRAINTS ALL IMMEDIATE")
     checks = checks_of(connection, metadata)
     tables = [table for table in metadata.tables.values() if table.key not in skip]
     done: set[sa.Table] = set()

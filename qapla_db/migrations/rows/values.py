@@ -210,6 +210,16 @@ def _year(kind: Any, name: str, limits: Limits) -> Maker:
     return lambda numbers: [1950 + number % 100 for number in numbers]
 
 
+def _bits(kind: Any, name: str, limits: Limits) -> Maker:
+    length = min(kind.length or 1, 16)
+    if isinstance(kind, mysql.BIT):
+        return lambda numbers: [number % (1 << length) for number in numbers]
+    zeros = (kind.length or 1) - length if not kind.varying else 0
+    return lambda numbers: [
+        "0" * zeros + f"{number % (1 << length):0{length}b}" for number in numbers
+    ]
+
+
 def _texts(form: Callable[[int], str]) -> Maker:
     return lambda numbers: [form(number) for number in numbers]
 
@@ -228,6 +238,7 @@ _Choose = Callable[[Any, str, Limits], Maker | None]
 _KINDS: tuple[tuple[Any, _Choose], ...] = (
     (mysql.SET, _set),
     (mysql.YEAR, _year),
+    ((mysql.BIT, postgresql.BIT), _bits),
     (sa.Enum, _enum),
     (sa.Boolean, _boolean),
     (sa.Integer, _integer),
