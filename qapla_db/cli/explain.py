@@ -15,6 +15,7 @@ from alembic.util import CommandError
 
 from qapla_db.database import Database
 from qapla_db.errors import MigrationError, QaplaError, ServerError
+from qapla_db.migrations.commands import FILE_TEMPLATE
 
 __all__ = ["config_of", "explained", "script_of"]
 
@@ -33,6 +34,7 @@ def config_of(database: Database) -> Config:
     config = Config(stdout=io.StringIO())
     config.set_main_option("script_location", str(path).replace("%", "%%"))
     config.set_main_option("path_separator", "os")
+    config.set_main_option("file_template", FILE_TEMPLATE)
     return config
 
 

@@ -29,6 +29,9 @@ __all__ = ["current", "downgrade", "migrate", "recreate", "run_alembic"]
 
 Report = Callable[[str], object]
 
+FILE_TEMPLATE = "%%(year)d%%(month).2d%%(day).2d_%%(rev)s_%%(slug)s"
+"""Names of the files of new revisions, as ``alembic.ini`` has it: in the order of their days."""
+
 _turn = threading.RLock()
 _running: list[str] = []
 
@@ -157,6 +160,7 @@ def _config(database: Database, report: Report | None, stdout: TextIO | None) ->
     config = Config(stdout=stdout or io.StringIO())
     # ConfigParser takes a single % for the beginning of a reference
     config.set_main_option("script_location", str(_directory(database)).replace("%", "%%"))
+    config.set_main_option("file_template", FILE_TEMPLATE)
     config.attributes.update(
         application=database.host, database=database.name, report=report or _quiet
     )

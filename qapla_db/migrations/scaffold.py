@@ -14,6 +14,7 @@ from pathlib import Path
 from qapla_db.database import Database
 from qapla_db.errors import MigrationError, SettingMissing
 from qapla_db.migrations.bases import Symbol, bases_of, modules_of
+from qapla_db.migrations.commands import FILE_TEMPLATE
 
 __all__ = ["Application", "Scaffold", "scaffold"]
 
@@ -176,7 +177,7 @@ def _write_ini(root: Path, homes: Mapping[str, Path], done: Scaffold) -> None:
         return
     text = "\n\n".join(sections) + "\n"
     if is_new:
-        template = "file_template = %%(year)d%%(month).2d%%(day).2d_%%(rev)s_%%(slug)s"
+        template = f"file_template = {FILE_TEMPLATE}"
         _write(path, "\n".join(["[DEFAULT]", *common, template, "", text]), done)
         return
     with path.open("a", encoding="utf-8") as file:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 
 import pytest
@@ -83,6 +84,7 @@ def test_revision(project: Project, cli: Cli, each_url: sa.URL) -> None:
     assert [] == tables(each_url)
     assert "no revision is written" in cli("make_migrations", "-m", "more").stdout
     assert "wrote" in cli("revision", "--empty", "-m", "data").stdout
+    assert all(re.match(r"\d{8}_[0-9a-f]{12}_", name) for name in project.versions())
     assert ["data.py", "ships.py"] == sorted(name.rpartition("_")[2] for name in project.versions())
     cli("upgrade")
     assert "ship" in tables(each_url)
