@@ -108,6 +108,7 @@ def test_other_kinds(make_project: MakeProject, each_url: sa.URL, ships: Project
     """A process that has migrated PostgreSQL says nothing about the others' enums."""
     project = make_project({"main": each_url}, directory="other")
     code = (
+        "import logging; logging.basicConfig()\n"
         "from importlib import import_module\n"
         "from qapla_db.migrations.revisions import make_revision\n"
         f"for root, name in {[(str(one.root), one.module) for one in (ships, project)]!r}:\n"

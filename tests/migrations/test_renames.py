@@ -338,6 +338,29 @@ def test_no_rename_of_a_table(small: Project) -> None:
     assert any("left alone" in line and "users" in line for line in lines)
 
 
+def test_foreign_keys_speak_for_a_table(make_project: MakeProject, fresh_url: FreshURL) -> None:
+    """A table with other columns is asked about where what referred to one refers to the other."""
+    case = Case(
+        "table('users', sa.Column('age', sa.Integer), sa.Column('size', sa.Integer))\n"
+        "table('post', sa.Column('author', sa.ForeignKey('users.id')))",
+        "table('people', sa.Column('name', sa.Text), sa.Column('born', sa.Date))\n"
+        "table('post', sa.Column('author', sa.ForeignKey('people.id')))",
+        [],
+        "",
+        "",
+    )
+    url, asked = fresh_url("sqlite"), list[str]()
+    project = make_project({"main": url})
+    start(project, case, url)
+
+    def ask(question: str) -> bool:
+        asked.append(question)
+        return False
+
+    make_revision(project.database(), "other", ask=ask)
+    assert ["Was users renamed to people?"] == asked
+
+
 def test_other_types_are_no_question(small: Project) -> None:
     """A column of another kind is not taken for the one before, unless it is said."""
     small.write_env("main", models("table('users', sa.Column('name', sa.String(20)))"))
@@ -408,9 +431,9 @@ def test_names_that_need_quotes(project: Project, each_url: sa.URL) -> None:
 
     case = Case(
         "table('order', sa.Column('User Id', sa.Integer, index=True))",
-        "table('group', sa.Column('Select: 5%', sa.Integer, index=True))",
+        "table('group', sa.Column('Select :me 5%', sa.Integer, index=True))",
         [quoted('INSERT INTO "order" VALUES (1, 7)')],
-        quoted('SELECT id, "Select: 5%" FROM "group"'),
+        quoted('SELECT id, "Select :me 5%" FROM "group"'),
         quoted('SELECT id, "User Id" FROM "order"'),
         expected=[(1, 7)],
     )

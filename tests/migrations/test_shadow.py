@@ -332,3 +332,4 @@ def test_tokens() -> None:
         left, digit = divmod(left, 36)
         digits = "0123456789abcdefghijklmnopqrstuvwxyz"[digit] + digits
     assert owners.is_abandoned(f"{host}_{digits}_1_{number}")
+    assert not owners.is_abandoned(f"{'0' * 8}_{digits}_1_{number}"), "of another machine"
