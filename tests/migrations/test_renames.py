@@ -433,8 +433,8 @@ def test_names_that_need_quotes(project: Project, each_url: sa.URL) -> None:
         "table('order', sa.Column('User Id', sa.Integer, index=True))",
         "table('group', sa.Column('Select :me 5%', sa.Integer, index=True))",
         [quoted('INSERT INTO "order" VALUES (1, 7)')],
-        quoted('SELECT id, "Select :me 5%" FROM "group"'),
-        quoted('SELECT id, "User Id" FROM "order"'),
+        quoted('SELECT * FROM "group"'),
+        quoted('SELECT * FROM "order"'),
         expected=[(1, 7)],
     )
     start(project, case, each_url)
