@@ -62,9 +62,7 @@ def test_at_head(shadowed: Project, each_url: sa.URL) -> None:
     """A shadow has every revision, the real database has none of them, and then it is gone."""
     with shadow(shadowed.database()) as made:
         assert ["airport", "alembic_version", "runway"] == tables(made.url)
-        assert ["airport", "alembic_version", "runway"] == sorted(
-            sa.inspect(made.engine).get_table_names()
-        )
+        assert sa.inspect(made.engine).has_table("runway")
         assert "_shadow_" in made.address
         assert exists(made.url)
     assert not exists(made.url)
@@ -271,7 +269,7 @@ def test_embedded(make_project: MakeProject, postgresql_directory: Path) -> None
     project = make_project({"main": url})
     project.revision("a1", CREATE.format("airport"))
     with shadow(project.database()) as made:
-        assert ["airport", "alembic_version"] == sorted(sa.inspect(made.engine).get_table_names())
+        assert sa.inspect(made.engine).has_table("airport")
         assert exists(made.url)
         assert "database=shadowed_test_shadow_" in made.address
     assert not exists(made.url)
