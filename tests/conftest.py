@@ -107,6 +107,15 @@ def mariadb_url() -> Iterator[sa.URL]:
 
 
 @pytest.fixture(scope="session")
+def pgbouncer_url(postgresql_url: sa.URL) -> Iterator[sa.URL]:
+    """URL of a PgBouncer in transaction mode before the PostgreSQL server."""
+    with servers.pgbouncer(postgresql_url) as url:
+        if isinstance(url, str):
+            _without(url)
+        yield url
+
+
+@pytest.fixture(scope="session")
 def redis_url() -> Iterator[str]:
     """URL of a Redis server, as Celery takes it."""
     with servers.redis() as url:

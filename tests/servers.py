@@ -121,6 +121,44 @@ def redis() -> Iterator[str | None]:
             _end(process)
 
 
+@contextmanager
+def pgbouncer(server: sa.URL) -> Iterator[sa.URL | str]:
+    """Yield the URL of a PgBouncer in transaction mode before a server, or why there is none.
+
+    :param server: of a PostgreSQL with a Unix socket.
+    """
+    program = shutil.which("pgbouncer") or shutil.which("pgbouncer", path="/usr/sbin")
+    if not program:
+        yield "PgBouncer is not installed"
+        return
+    with directory("pgbouncer") as home:
+        user = _service_user(home, "postgres")
+        configuration, log = home / "ini", home / "log"
+        port = 6432  # a part of the socket's name: nothing listens on the network
+        configuration.write_text(
+            f"[databases]\n* = host={server.query['host']} user={server.username}\n"
+            f"[pgbouncer]\nlisten_addr =\nlisten_port = {port}\nunix_socket_dir = {home}\n"
+            "auth_type = any\npool_mode = transaction\ndefault_pool_size = 40\n"
+            "max_client_conn = 200\nignore_startup_parameters = extra_float_digits\n"
+        )
+        configuration.chmod(0o644)
+        as_user = ["-u", user] if os.geteuid() == 0 else []
+        with log.open("wb") as output:
+            process = subprocess.Popen(
+                [program, *as_user, str(configuration)],
+                cwd=home,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+                start_new_session=True,
+            )
+        try:
+            _wait((home / f".s.PGSQL.{port}").exists, process, log)
+            yield server.set(query={"host": str(home), "port": str(port)})
+        finally:
+            _end(process)
+
+
 def _service_user(home: Path, name: str) -> str:
     import pwd  # only Unix has it
 

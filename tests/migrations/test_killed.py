@@ -26,21 +26,36 @@ def test_eight_at_once(project: Project, each_url: sa.URL) -> None:
     """Eight upgrades at once, with CONCURRENTLY among the revisions, apply each of them once."""
     on_postgresql = each_url.get_backend_name() == "postgresql"
     index = INDEX if on_postgresql else "op.create_index({0!r}, {1!r}, ['id'])"
+    check_eight(project, each_url, index)
+
+
+def test_eight_through_a_pooler(
+    make_project: MakeProject, postgresql_database_url: sa.URL, pgbouncer_url: sa.URL
+) -> None:
+    """The same holds through PgBouncer in transaction mode."""
+    pooled = pgbouncer_url.set(database=postgresql_database_url.database)
+    project = make_project({"main": pooled})
+    # its prepared statements belong to server connections, which change
+    project.set(options={"connect_args": {"prepare_threshold": None}})
+    check_eight(project, postgresql_database_url, INDEX)
+
+
+def check_eight(project: Project, url: sa.URL, index: str) -> None:
     project.write_env("main", MARK)
     project.revision("a1", CREATE.format("airport"))
     project.revision("a2", index.format("ix_one", "airport"), after="a1")
     project.revision("a3", "op.execute('INSERT INTO airport (id) VALUES (100)')", after="a2")
     project.revision("a4", index.format("ix_two", "airport"), after="a3")
     project.revision("a5", "op.execute('UPDATE airport SET id = id + 100')", after="a4")
-    results = start_together(project, PROCESSES, held(each_url))
+    results = start_together(project, PROCESSES, held(url))
     assert [0] * PROCESSES == [code for code, _ in results], results
     lines = Counter(line for _, output in results for line in output.splitlines())
     assert PROCESSES - 1 == lines["main: nothing to do, at a5"]
     assert [1] * 5 == [count for line, count in lines.items() if "->" in line]
-    assert [(200,)] == rows(each_url, "SELECT id FROM airport")
-    if on_postgresql:
+    assert [(200,)] == rows(url, "SELECT id FROM airport")
+    if url.get_backend_name() == "postgresql":
         query = "SELECT count(*) FROM pg_index WHERE indisvalid AND indrelid = 'airport'::regclass"
-        assert [(3,)] == rows(each_url, query)
+        assert [(3,)] == rows(url, query)
     with project.database().engine.connect() as connection:
         found = record_of(connection)
     assert found is not None
