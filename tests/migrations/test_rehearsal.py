@@ -365,6 +365,20 @@ def test_foreign_key_violation(airports: Project) -> None:
     assert not report.ok
 
 
+def test_the_row_that_violates(airports: Project) -> None:
+    """Of many rows that one is shown which the foreign key was violated by."""
+    up = """
+    op.execute("UPDATE airport SET region_id = NULL")
+    op.execute("UPDATE airport SET region_id = 999999 WHERE id = 50")
+    """
+    airports.revision("a2", up, "pass", after="a1")
+    key = "create_foreign_key('airport_region', 'country', ['region_id'], ['id'])"
+    airports.revision("a3", batch("airport", key), "pass", after="a2")
+    report = rehearse(airports.database(), start="a1")
+    (found,) = [one for one in report.findings if one.kind == "failed upgrade"]
+    assert "id=50," in found.examples[0]
+
+
 def test_not_null_without_default(airports: Project) -> None:
     """A NOT NULL column without a default fails on rows, and is a finding with a row."""
     up = "op.add_column('airport', sa.Column('note', sa.Text, nullable=False))"

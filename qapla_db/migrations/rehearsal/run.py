@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -21,6 +20,7 @@ from qapla_db.database import Database
 from qapla_db.errors import ServerError
 from qapla_db.migrations.commands import Report, run_alembic
 from qapla_db.migrations.drift import differences
+from qapla_db.migrations.rehearsal.authors import author_of, id_of
 from qapla_db.migrations.rehearsal.declared import Declaration, apply, declarations_in
 from qapla_db.migrations.rehearsal.failure import Failure, orphans, reason_of
 from qapla_db.migrations.rehearsal.losses import (
@@ -158,7 +158,7 @@ class Run:
         with self._timed("comparing"), self._scratch.engine.connect() as connection:
             after = reflect(connection)
             losses, notes = losses_after_upgrade(connection, before, after, names)
-        self._findings += [replace(one, revision=_author(one, seen, names)) for one in losses]
+        self._findings += [replace(one, revision=author_of(one, seen, names)) for one in losses]
         self._notes += notes
         with self._timed("models"):
             for what in differences(self._database, url=self._scratch.url):
@@ -169,7 +169,7 @@ class Run:
         def plan(script: ScriptDirectory, at: object) -> Iterator[MigrationStep]:
             # the same way back, also where branches make several ways
             for one in reversed(seen):
-                revision = script.get_revision(_id(one.step))
+                revision = script.get_revision(id_of(one.step))
                 yield MigrationStep.downgrade_from_script(script.revision_map, revision)
 
         if not seen:
@@ -182,7 +182,7 @@ class Run:
                 if isinstance(failed, NotImplementedError) and str(failed):
                     finding = replace(finding, declared="it says itself that there is no way back")
                 self._findings.append(finding)
-        self._back = {_id(one.step): one.seconds for one in watch.seen}
+        self._back = {id_of(one.step): one.seconds for one in watch.seen}
         if failed is not None:
             return
         with self._timed("comparing again"), self._scratch.engine.connect() as connection:
@@ -274,14 +274,14 @@ class Run:
             kind,
             reason_of(error),
             table.key if table is not None else None,
-            revision=_id(running.step) if running is not None else None,
+            revision=id_of(running.step) if running is not None else None,
             examples=examples,
         )
 
     # --- the report
 
     def _revision(self, seen: Seen) -> RehearsedRevision:
-        revision = _id(seen.step)
+        revision = id_of(seen.step)
         return RehearsedRevision(
             revision,
             " ".join((seen.step.doc or "").split()),
@@ -298,35 +298,3 @@ class Run:
             yield
         finally:
             self._seconds[part] = time.monotonic() - began
-
-
-def _id(step: MigrationStep) -> str:
-    known: Any = step
-    return str(known.revision.revision)
-
-
-def _author(finding: Finding, seen: list[Seen], names: Names) -> str | None:
-    """Return the revision whose statements name what a finding is about, if it is only one."""
-    if len(seen) == 1:
-        return _id(seen[0].step)
-    if finding.table is None:
-        return None
-    tables = {one.rpartition(".")[2] for one in names.all_of(finding.table, None)}
-    columns = {
-        one.rpartition(".")[2]
-        for one in names.all_of(finding.table, finding.column)
-        if finding.column is not None and one.rpartition(".")[2] not in tables
-    }
-    for words in ([tables, columns] if columns else [tables], [tables]):
-        authors = {
-            _id(one.step)
-            for one in seen
-            if any(all(_mentions(text, group) for group in words) for text in one.statements)
-        }
-        if len(authors) == 1:
-            return authors.pop()
-    return None
-
-
-def _mentions(statement: str, words: Iterable[str]) -> bool:
-    return any(re.search(rf"\b{re.escape(word)}\b", statement) for word in words)

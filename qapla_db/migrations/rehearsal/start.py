@@ -59,12 +59,10 @@ def _usual_start(database: Database, script: ScriptDirectory) -> tuple[str, ...]
     deployed = set(current(database)) if database.exists() else set()
     if deployed and deployed != heads and all(_has(script, one) for one in deployed):
         return tuple(sorted(deployed))
-    before = {
-        parent
-        for head in script.get_revisions(tuple(heads))
-        if head is not None
-        for parent in head._versioned_down_revisions
-    }
+    before: set[str] = set()
+    for head in script.get_revisions(tuple(heads)):
+        down = head.down_revision if head is not None else None
+        before.update((down,) if isinstance(down, str) else down or ())
     return tuple(sorted(before))
 
 
@@ -112,11 +110,12 @@ def _heads_in_git(directory: Path, ref: str) -> tuple[str, ...]:
 
     Nothing is checked out and no file of it is executed.
     """
-    listed = _git(directory, ref, "ls-tree", "-r", "--name-only", f"{_commit(directory, ref)}", ".")
+    commit = _commit(directory, ref)
+    listed = _git(directory, ref, "ls-tree", "-r", "--name-only", commit, ".")
     parents: dict[str, set[str]] = {}
     for name in listed.splitlines():
         if name.endswith(".py"):
-            source = _git(directory, ref, "show", f"{_commit(directory, ref)}:./{name}")
+            source = _git(directory, ref, "show", f"{commit}:./{name}")
             parents.update(_revision_in(source))
     if not parents:
         raise InvalidArgument(
