@@ -154,6 +154,7 @@ def merge(
             show_default=False,
         ),
     ] = None,
+    everything: All = False,
     message: Annotated[
         str, typer.Option("-m", "--message", help="What the revision is for.")
     ] = "merge",
@@ -162,7 +163,7 @@ def merge(
     from qapla_db.cli.explain import explained, script_of
     from qapla_db.cli.first import merge_heads
 
-    databases, others = choice.databases_and_others(words, False)
+    databases, others = choice.databases_and_others(words, everything)
     for database in databases:
         with explained(database, " ".join(others)):
             heads = others or sorted(script_of(database).get_heads())
@@ -232,16 +233,18 @@ def heads(
     _print_revisions(found, as_json)
 
 
-def sql(choice: Choice, words: NamesAndRevision = None) -> None:
+def sql(choice: Choice, words: NamesAndRevision = None, everything: All = False) -> None:
     """Print the SQL of the revisions that are pending, or from A to B (A:B); run nothing."""
     from alembic import command
 
     from qapla_db.cli.explain import explained
     from qapla_db.migrations.commands import current as ask
 
-    databases, others = choice.databases_and_others(words, False)
+    databases, others = choice.databases_and_others(words, everything)
     wanted = one_revision(others, "head")
     for database in databases:
+        if len(databases) > 1:
+            say(f"-- {database.name}: {database.settings.address}\n")
         revision = wanted
         if ":" not in wanted:
             with explained(database, wanted):

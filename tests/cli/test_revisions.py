@@ -71,6 +71,16 @@ def test_sql(project: Project, cli: Cli, each_url: sa.URL) -> None:
     assert "runway" not in tables(each_url)
 
 
+def test_sql_of_all(two: Project, cli_of: CliOf) -> None:
+    """The SQL of several databases says where that of each begins."""
+    text = cli_of(two)("sql", "--all").stdout
+    main, _, audit = text.partition("-- audit: sqlite")
+    assert main.startswith("-- main: sqlite")
+    assert "runway" in main
+    assert "CREATE TABLE event" in audit
+    assert "event" not in main
+
+
 def test_revision(project: Project, cli: Cli, each_url: sa.URL) -> None:
     """revision compares models and migrations, not the database; nothing new, no file."""
     project.write_env(
