@@ -40,8 +40,12 @@ __all__ = [
     "rewrite_record",
 ]
 
-_LOCKED = 2000
-"""Milliseconds to wait for a record that somebody has locked."""
+_IMPATIENT = {
+    "postgresql": "SET LOCAL lock_timeout = 2000",
+    "mysql": "SET SESSION lock_wait_timeout = 2",
+    "mariadb": "SET SESSION lock_wait_timeout = 2",
+}
+"""Two seconds to wait for a record that somebody has locked."""
 
 
 class HasSettings(Protocol):
@@ -128,10 +132,12 @@ def _connected(settings: DatabaseSettings) -> Iterator[Connection]:
 
 
 def _tables(connection: Connection) -> list[sa.Table]:
+    # whoever empties the tables in an open transaction must not hold us for ever
+    limit = _IMPATIENT.get(connection.dialect.name)
+    if limit is not None:
+        connection.exec_driver_sql(limit)
     if connection.dialect.name != "postgresql":
         return [table_in(None)] if sa.inspect(connection).has_table(RECORD_TABLE) else []
-    # whoever empties the tables in an open transaction must not hold us for ever
-    connection.exec_driver_sql(f"SET LOCAL lock_timeout = {_LOCKED}")
     schemas = sa.text(
         "SELECT nspname FROM pg_catalog.pg_class "
         "JOIN pg_catalog.pg_namespace AS n ON n.oid = relnamespace "

@@ -128,12 +128,20 @@ def test_unreachable_server() -> None:
     assert is_production(prepared(url, "production"))
 
 
-def test_locked_record(postgresql_database_url: sa.URL) -> None:
+@pytest.mark.parametrize(
+    "kind, lock",
+    [
+        ("postgresql", "LOCK TABLE qapla_db_record"),
+        ("mariadb", "LOCK TABLES qapla_db_record WRITE"),
+    ],
+)
+def test_locked_record(fresh_url: FreshURL, kind: str, lock: str) -> None:
     """A record that somebody keeps locked is an answer that says so, not a wait for ever."""
-    database = prepared(postgresql_database_url)
+    database = prepared(fresh_url(kind))
+    database.create()
     introduce(database)
     with database.engine.begin() as connection:
-        connection.execute(sa.text("LOCK TABLE qapla_db_record"))
+        connection.execute(sa.text(lock))
         with pytest.raises(Refused, match=r"record of the database 'main' .* cannot be read"):
             database.check_droppable(confirm="main")
 
