@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -504,4 +505,5 @@ def test_a_rename_that_the_server_refuses(small: Project) -> None:
 
 
 def revision_id(path: Path) -> str:
-    return path.name.partition("_")[0]
+    (found,) = re.findall(r"^revision = '(\w+)'", path.read_text(), re.MULTILINE)
+    return str(found)

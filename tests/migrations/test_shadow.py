@@ -213,9 +213,7 @@ def test_production(shadowed: Project, each_url: sa.URL) -> None:
         assert exists(made.url)
 
 
-def test_options_that_lead_elsewhere(
-    make_project: MakeProject, fresh_url: FreshURL, temporary: Path
-) -> None:
+def test_options_that_lead_elsewhere(make_project: MakeProject, fresh_url: FreshURL) -> None:
     """An option that leads every connection to the real database is found before anything runs."""
     for kind, argument in (("postgresql", "dbname"), ("mariadb", "database")):
         url = fresh_url(kind)
