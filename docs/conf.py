@@ -1,6 +1,11 @@
 """Configuration of Sphinx."""
 
+import logging
+
 import qapla_db
+
+# it tells of its plugins when it is imported
+logging.getLogger("alembic").setLevel(logging.WARNING)
 
 project = "qapla_db"
 author = "The qapla_db authors"
