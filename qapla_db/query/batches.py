@@ -13,7 +13,7 @@ from sqlalchemy.orm import Mapper, Session
 
 from qapla_db.errors import InvalidRow, QaplaError, UnknownField
 from qapla_db.query.faults import blamed, is_of_a_row, refused_field, said_of_row
-from qapla_db.query.rows import Row, Shape
+from qapla_db.query.rows import Row, Shape, check_no_expression
 from qapla_db.query.targets import announce_write
 
 __all__ = ["Batch", "Work", "batches", "check_row", "column_of", "expire", "run"]
@@ -53,7 +53,7 @@ def batches(
 
     :param by: the fields that every row has a value for.
     :param changing: a row needs other fields than these.
-    :raises InvalidRow: a row is not so, or no mapping.
+    :raises InvalidRow: a row is not so, or no mapping, or has an SQL expression.
     :raises UnknownField: a row has a field that is no column.
     """
     found: list[Batch] = []
@@ -65,6 +65,11 @@ def batches(
                 column_of(mapper, name)
             found.append(Batch(names, [], number))
         found[-1].rows.append(row)
+    for batch in found:
+        numbers = range(batch.start, batch.start + len(batch.rows))
+        for name in batch.names:
+            values = [row[name] for row in batch.rows]
+            check_no_expression(column_of(mapper, name), values, numbers, name)
     return found
 
 

@@ -20,7 +20,7 @@ from qapla_db.query.faults import blamed, is_of_a_row, key_of, line_of, refused_
 from qapla_db.query.fields import mapper_of
 from qapla_db.query.grouping import KeyOrder
 from qapla_db.query.inserts import PlainStore
-from qapla_db.query.rows import Part, Shape, chunks
+from qapla_db.query.rows import Part, Shape, check_no_expression, chunks
 from qapla_db.query.steady import steady
 from qapla_db.query.targets import announce_write, bind_of, session_of
 
@@ -88,6 +88,7 @@ def bulk_insert(
         exact=on_conflict == "update",
         ordered=on_conflict == "ignore",
         order=_order(session, model, rule),
+        dialect=bind_of(session, model).dialect,
     )
     load = _Load(session, shape, rule)
     try:
@@ -210,6 +211,10 @@ class _Load:
         plain = PlainStore(connection, self._shape, self._rule)
         parts = list(group)
         rows = list(chain.from_iterable(part.rows for part in parts))
+        numbers = list(chain.from_iterable(part.numbers for part in parts))
+        for field in fields:
+            values = [row[field] for row in rows]
+            check_no_expression(self._shape.columns[field], values, numbers, field)
         try:
             with connection.begin_nested():
                 return plain.store(fields, rows)
@@ -220,8 +225,8 @@ class _Load:
             if found is None:
                 raise said_of_row(error, self._shape, None) from error
             at, cause = found
-            field = refused_field(cause, self._shape, connection.dialect, rows[at])
-            raise said_of_row(cause, self._shape, group.number(at), field) from error
+            refused = refused_field(cause, self._shape, connection.dialect, rows[at])
+            raise said_of_row(cause, self._shape, numbers[at], refused) from error
 
 
 class _Seen:

@@ -8,6 +8,7 @@ from itertools import groupby, islice
 from typing import Any, TypeAlias
 
 import sqlalchemy as sa
+from sqlalchemy.engine import Dialect
 from sqlalchemy.orm import Mapper
 from sqlalchemy.sql.elements import ClauseElement
 
@@ -22,6 +23,8 @@ BLOCK = 500
 """Rows that are looked at together: enough to be quick, few enough that the server waits little."""
 
 Row: TypeAlias = Mapping[str, Any]
+
+_PATHS = sa.JSON.JSONElementType  # which make a text of a None
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +47,8 @@ def chunks(rows: Iterable[Any], size: int) -> Iterator[tuple[int, list[Any]]]:
         raise Misuse(
             f"an iterable of rows is needed, not one {type(rows).__name__}; put it into a list"
         )
+    if not any(hasattr(type(rows), name) for name in ("__iter__", "__getitem__")):
+        raise Misuse(f"an iterable of rows is needed, not {rows!r}")
     iterator, start = iter(rows), 0
     while chunk := list(islice(iterator, size)):
         yield start, chunk
@@ -57,6 +62,7 @@ class Shape:
     :param exact: no field is added to a row that lacks it, and the rows keep their order.
     :param ordered: the rows keep their order.
     :param order: what tells the rows among which the order matters; without, it does among all.
+    :param dialect: of the database; without, no field is added.
     """
 
     def __init__(
@@ -66,6 +72,7 @@ class Shape:
         exact: bool,
         ordered: bool = False,
         order: KeyOrder | None = None,
+        dialect: Dialect | None = None,
     ) -> None:
         self.model = model
         self.table = table_of(model)
@@ -74,10 +81,10 @@ class Shape:
         self.fields = {column: field for field, column in reversed(self.columns.items())}
         self.constants = _constants(mapper, self.fields)
         self._mapper = mapper
-        self._exact = exact
+        self._exact = exact or dialect is None
         self._known = frozenset(self.columns)
         self._given_by_database = frozenset(filter(self._is_given, self.columns))
-        self._fillers = self._make_fillers()
+        self._fillers = {} if dialect is None else self._make_fillers(dialect)
         refers = _refers_to_itself(self.table)
         self._is_free = not (exact or ordered) and not refers
         self._order = None if refers else order
@@ -135,7 +142,7 @@ class Shape:
                 tuple(members[0][1]), [one[1] for one in members], [one[2] for one in members]
             )
 
-    def _make_fillers(self) -> dict[str, Any]:
+    def _make_fillers(self, dialect: Dialect) -> dict[str, Any]:
         """Return what stands in rows without a field, for which the database knows no default."""
         fillers = dict(self.constants)
         for field, column in self.columns.items():
@@ -145,11 +152,13 @@ class Shape:
             if default is not None:
                 if default.is_scalar:
                     fillers[field] = default.arg
-            elif not column.type.should_evaluate_none:
-                fillers[field] = None
-            elif not isinstance(column.type, sa.types.TypeDecorator):
-                # to a type that stores a None as a value, NULL has to be said otherwise
+                continue
+            kind = column.type.dialect_impl(dialect)
+            if isinstance(kind, sa.JSON) and kind.should_evaluate_none:
+                # it stores a None as a value, and NULL has to be said otherwise
                 fillers[field] = sa.null()
+            elif not (kind.should_evaluate_none or isinstance(kind, _PATHS)):
+                fillers[field] = None
         return fillers
 
     def _mapping(self, row: Any, number: int) -> Row:
@@ -219,16 +228,35 @@ class Shape:
                 )
 
 
-def check_no_expression(values: Iterable[Any], numbers: Sequence[int], field: str) -> None:
-    """Raise InvalidRow where a value is an SQL expression; NULL is none."""
-    for value, number in zip(values, numbers, strict=True):
-        if isinstance(value, ClauseElement) and not isinstance(value, sa.Null):
-            raise InvalidRow(
-                f"row {number}: the value of {field!r} is an SQL expression, which no row of many "
-                "can hold; give a value, or use session.execute(insert(...).values(...))",
-                row=number,
-                field=field,
-            )
+def check_no_expression(
+    column: sa.Column[Any], values: Sequence[Any], numbers: Sequence[int], field: str
+) -> None:
+    """Raise InvalidRow where a value is an SQL expression: the driver would make a text of it.
+
+    :param values: those of the column, as the rows have them; JSON may have null(), for NULL.
+    :param numbers: the rows' numbers.
+    """
+    strange = {kind for kind in set(map(type, values)) if _is_expression(kind)}
+    if strange and isinstance(column.type, sa.types.TypeDecorator):
+        is_json = isinstance(column.type.impl_instance, sa.JSON)
+    else:
+        is_json = isinstance(column.type, sa.JSON)
+    if is_json:
+        strange.discard(sa.Null)
+    if not strange:
+        return
+    row = next(row for value, row in zip(values, numbers, strict=True) if type(value) in strange)
+    raise InvalidRow(
+        f"row {row}: the value of {field!r} is an SQL expression, which no row of many "
+        "can hold; give a value (for NULL a None, or leave the field out), or use "
+        "session.execute(insert(...).values(...))",
+        row=row,
+        field=field,
+    )
+
+
+def _is_expression(kind: type[Any]) -> bool:
+    return issubclass(kind, ClauseElement) or hasattr(kind, "__clause_element__")
 
 
 def _without_none(row: Row, field: str) -> Row:

@@ -63,6 +63,8 @@ class Layout:
         """
         rows = part.rows
         raw: list[Sequence[Any]] = [[row[field] for row in rows] for field in self.fields]
+        for column, values, field in zip(self.columns, raw, self.fields, strict=False):
+            check_no_expression(column, values, part.numbers, field)
         raw += [[value] * len(rows) for value in self._constants]
         for field, default in self._defaults:
             if default.is_scalar:
@@ -89,7 +91,6 @@ class Layout:
         except Exception as error:
             # what came before the error is there already
             row, field = numbers[len(done)], self.names[at]
-            check_no_expression(values[len(done) : len(done) + 1], [row], field)
             raise InvalidRow(
                 f"row {row}: the value of {field!r} cannot be stored: {error}", row=row, field=field
             ) from error

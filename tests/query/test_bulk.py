@@ -5,11 +5,12 @@ from __future__ import annotations
 import contextlib
 import datetime
 import decimal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
 import sqlalchemy as sa
+from sqlalchemy.orm import Session
 
 from qapla_db import Database
 from qapla_db.errors import (
@@ -22,6 +23,7 @@ from qapla_db.errors import (
     Unsupported,
 )
 from qapla_db.query.bulk import bulk_insert
+from qapla_db.query.changing import bulk_update, upsert
 from qapla_db.query.grouping import places
 from tests.query.models import (
     Account,
@@ -572,16 +574,31 @@ def test_what_is_no_row(memory: Database) -> None:
             bulk_insert(session, Airport, [airports(1)[0], ("A", "b")])
         with pytest.raises(Misuse, match="list"):
             bulk_insert(session, Airport, airports(1)[0])
+        for nothing in (None, 5, Airport):
+            with pytest.raises(Misuse, match="iterable"):
+                bulk_insert(session, Airport, nothing)  # type: ignore[arg-type]
 
 
-def test_an_expression_is_no_value(database: Database) -> None:
-    """An SQL expression in one of many rows is refused with its row."""
-    rows = [{"id": at, "number": 1} for at in range(MANY)]
-    rows[5]["number"] = sa.func.random()  # type: ignore[assignment]
+@pytest.mark.parametrize("value", [sa.func.now(), City.code + "x", City.name, sa.null()])
+@pytest.mark.parametrize("count", [2, MANY])
+def test_an_expression_is_no_value(database: Database, count: int, value: Any) -> None:
+    """An SQL expression in one of many rows is refused with its row, and never stored as text."""
+    rows: list[dict[str, Any]] = [{"code": f"c{at}", "name": "x"} for at in range(count)]
+    strange = [*rows, {"code": "c1", "name": value}]
+    ways: dict[str, Callable[[Session], object]] = {
+        "insert": lambda session: bulk_insert(session, City, strange),
+        "ignore": lambda session: bulk_insert(session, City, strange, on_conflict="ignore"),
+        "upsert": lambda session: upsert(session, City, strange, by="code", update="name"),
+        "update": lambda session: bulk_update(session, City, strange),
+    }
     with database.session() as session:
-        with pytest.raises(InvalidRow) as caught:
-            bulk_insert(session, Everything, rows)
-    assert 5 == caught.value.row
+        for way, call in ways.items():
+            with pytest.raises(InvalidRow, match="SQL expression") as caught:
+                call(session)
+            assert (way, count, "name") == (way, caught.value.row, caught.value.field)
+        with pytest.raises(InvalidRow, match="SQL expression"):
+            upsert(session, City, {"code": "new", "name": value}, by="code")
+        assert [] == session.scalars(sa.select(City)).all()
 
 
 def test_a_read_only_session_refuses_before_it_reads(database: Database) -> None:

@@ -77,6 +77,18 @@ class Thing(Base):
     sql: Mapped[str] = mapped_column(sa.String(9), default=sa.func.lower("LOWER"))
 
 
+class Told(Base):
+    """A type that is given a None as it is, and one that cannot be given any."""
+
+    __tablename__ = "told"
+    id: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    text: Mapped[str | None] = mapped_column(sa.String(20).evaluates_none())
+    w: Mapped[int | None]
+    path: Mapped[str | None] = mapped_column(
+        sa.String(20).with_variant(postgresql.JSONPATH(), "postgresql")
+    )
+
+
 class Special(Base):
     """The types of PostgreSQL alone, in a schema."""
 
@@ -152,7 +164,9 @@ def rows_of(fields: dict[str, st.SearchStrategy[Any]]) -> st.SearchStrategy[list
 @pytest.fixture
 def database(each_url: sa.URL) -> Iterator[Database]:
     with make_application({"main": each_url}) as app:
-        Base.metadata.create_all(app.dbs["main"].engine, [Thing.metadata.tables["order"]])
+        Base.metadata.create_all(
+            app.dbs["main"].engine, [Thing.metadata.tables[name] for name in ("order", "told")]
+        )
         yield app.dbs["main"]
 
 
@@ -217,6 +231,27 @@ def test_none_and_null_of_json(database: Database) -> None:
         bulk_insert(session, Thing, rows)
         is_null = sa.select(Thing.id).where(Thing.data.is_(sa.null())).order_by(Thing.id)
         assert [at for at in range(60) if at % 3] == list(session.scalars(is_null))
+
+
+def test_a_text_that_may_be_none_is_missing(database: Database) -> None:
+    """What some rows lack is NULL, also where the type is told to be given a None."""
+    for count in (2, 2 * FEW):
+        rows = [{"id": at, "text": "a"} if at % 2 else {"id": at, "w": at} for at in range(count)]
+        with database.session() as session:
+            assert count == bulk_insert(session, Told, rows)
+            texts = session.scalars(sa.select(Told.text).order_by(Told.id))
+            assert [None, "a"] * (count // 2) == list(texts)
+
+
+def test_a_path_that_is_missing(postgresql_database: Database) -> None:
+    """A path in JSON is NULL in rows that lack it."""
+    for count in (2, 2 * FEW):
+        rows = [{"id": at, "path": "$.a"} if at % 2 else {"id": at} for at in range(count)]
+        with postgresql_database.session() as session:
+            bulk_insert(session, Told, [{"id": -1}])
+            assert count == bulk_insert(session, Told, rows)
+            missing = sa.select(sa.func.count()).where(Told.path.is_(None))
+            assert 1 + count // 2 == session.scalar(missing)
 
 
 def test_a_nul_in_a_text_names_row_and_field(postgresql_database: Database) -> None:
