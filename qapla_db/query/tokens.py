@@ -31,6 +31,7 @@ LONGEST = 4096
 """Characters of the longest token."""
 
 _VERSION = 1
+_FARTHEST = dt.timedelta(hours=16)
 _EPOCH = dt.datetime(1970, 1, 1)
 _ALPHABET = re.compile(r"[A-Za-z0-9_-]+")
 
@@ -230,7 +231,13 @@ def _moment(plain: Any, found: Any, dialect: str) -> Kind:
 
     def load(value: str) -> Any:
         moment = parse(value)
-        return moment if (moment.tzinfo is not None) == aware else _refuse(value)
+        offset = moment.utcoffset()
+        if (offset is not None) != aware:
+            return _refuse(value)
+        # what the server takes for an offset
+        if offset is not None and (abs(offset) >= _FARTHEST or offset.microseconds):
+            return _refuse(value)
+        return moment
 
     return Kind(plain, lambda value: value.isoformat(), _text(load))
 

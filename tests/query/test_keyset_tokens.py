@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import datetime as dt
 import json
 from collections.abc import Iterator
 from typing import Any
@@ -11,7 +12,7 @@ import pytest
 import sqlalchemy as sa
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 
 from qapla_db.errors import InvalidToken
 from qapla_db.query.keyset import paginate_keyset
@@ -166,6 +167,56 @@ def test_wrong_types(session: Session, name: str, value: Any) -> None:
     parts[3][0] = value
     with NoSQL(session), pytest.raises(InvalidToken):
         read(session, token_of(parts), [name])
+
+
+class Shift(DeclarativeBase):
+    """Base of the model with times of day in a zone."""
+
+
+class Duty(Shift):
+    """Moments and times of day, with their offsets."""
+
+    __tablename__ = "duty"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    start: Mapped[dt.time] = mapped_column(sa.Time(timezone=True))
+    since: Mapped[dt.datetime] = mapped_column(sa.DateTime(timezone=True))
+
+
+@pytest.mark.parametrize(
+    ("offset", "is_one"),
+    [
+        ("+15:59:59", True),
+        ("-15:59:59", True),
+        ("+16:00", False),
+        ("-16:00", False),
+        ("+23:59:59", False),
+        ("+01:00:00.5", False),
+    ],
+)
+@pytest.mark.parametrize(("name", "value"), [("start", ""), ("since", "2024-01-01T")])
+def test_offsets(
+    postgresql_database_url: sa.URL, name: str, value: str, offset: str, is_one: bool
+) -> None:
+    """An offset that PostgreSQL has not is an InvalidToken, without a query."""
+    with make_application({"main": postgresql_database_url}) as app:
+        Shift.metadata.create_all(app.dbs["main"].engine)
+        with app.dbs["main"].session() as session:
+            noon = dt.time(12, tzinfo=dt.UTC)
+            since = dt.datetime(2024, 1, 1, tzinfo=dt.UTC)
+            session.add_all(Duty(id=at, start=noon, since=since) for at in range(3))
+            page = paginate_keyset(session, Duty, order_by=[name], per_page=1)
+            parts = parts_of(page.next_token or "")
+            parts[3][0] = f"{value}00:00:00{offset}"
+
+            def read_on() -> object:
+                after = token_of(parts)
+                return paginate_keyset(session, Duty, order_by=[name], after=after, per_page=1)
+
+            if is_one:
+                read_on()
+                return
+            with NoSQL(session), pytest.raises(InvalidToken):
+                read_on()
 
 
 @pytest.mark.parametrize("flags", [4, -1, True, None, "1", 1.0])
