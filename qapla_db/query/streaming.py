@@ -65,7 +65,7 @@ def _stream(session: Session, statement: sa.Select[Any], chunk: int) -> Generato
             "may be in two chunks; leave joinedload() and subqueryload() of collections out"
         ) from error
     try:
-        with _guarded(session, result) as has_ended:
+        with _guarded(result) as has_ended:
             for row in result.scalars() if len(statement.column_descriptions) == 1 else result:
                 yield row
                 if has_ended():
@@ -78,20 +78,34 @@ def _stream(session: Session, statement: sa.Select[Any], chunk: int) -> Generato
 
 
 @contextmanager
-def _guarded(session: Session, result: sa.Result[Any]) -> Iterator[Callable[[], bool]]:
+def _guarded(result: sa.Result[Any]) -> Iterator[Callable[[], bool]]:
     """Close the result before the transaction ends, and keep the connection to itself if need be.
 
     A cursor that is closed later would be another transaction's to fail on.
     """
     cursor: Any = getattr(result, "raw", result)
     connection: Connection = cursor.connection
-    in_savepoint = session.in_nested_transaction()
+    savepoints = 0  # that began after the stream, and are there still
     ended = False
 
     def end(*_: Any) -> None:
         nonlocal ended
         ended = True
         result.close()
+
+    def begin_savepoint(*_: Any) -> None:
+        nonlocal savepoints
+        savepoints += 1
+
+    def release_savepoint(*_: Any) -> None:
+        nonlocal savepoints
+        savepoints = max(savepoints - 1, 0)
+
+    def undo_savepoint(*_: Any) -> None:
+        if savepoints:
+            release_savepoint()
+        else:
+            end()
 
     def refuse(*_: Any) -> None:
         if not ended:
@@ -101,9 +115,13 @@ def _guarded(session: Session, result: sa.Result[Any]) -> Iterator[Callable[[], 
                 "first, or use a second session"
             )
 
-    listeners: list[tuple[str, Callable[..., None]]] = [("commit", end), ("rollback", end)]
-    if in_savepoint:
-        listeners.append(("rollback_savepoint", end))
+    listeners: list[tuple[str, Callable[..., None]]] = [
+        ("commit", end),
+        ("rollback", end),
+        ("savepoint", begin_savepoint),
+        ("release_savepoint", release_savepoint),
+        ("rollback_savepoint", undo_savepoint),
+    ]
     if connection.dialect.name in ("mysql", "mariadb"):
         listeners.append(("before_cursor_execute", refuse))
     for name, listener in listeners:

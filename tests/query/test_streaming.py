@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import tracemalloc
 from typing import Any
 
@@ -144,6 +145,32 @@ def test_the_savepoint_of_a_stream_is_rolled_back(database: Database) -> None:
             next(rows)
         session.commit()
         assert 50 == session.scalar(sa.select(sa.func.count()).select_from(Note))
+
+
+@pytest.mark.parametrize("within", [False, True])
+def test_a_savepoint_in_the_loop_is_rolled_back(database: Database, within: bool) -> None:
+    """A savepoint that began after the stream does not end it; one around it does."""
+    with database.session() as session:
+        fill(session, 50)
+        if database.engine.dialect.name in ("mysql", "mariadb"):
+            return  # which run no statement in the loop
+        outer = session.begin_nested() if within else None
+        rows = stream(session, Note, chunk=10)
+        for _ in range(15):
+            next(rows)
+            with contextlib.suppress(sa.exc.IntegrityError), session.begin_nested():
+                session.execute(sa.insert(Note).values(title=None))
+        inner = session.begin_nested()
+        with session.begin_nested():
+            next(rows)
+        inner.rollback()
+        assert 50 - 16 == sum(1 for _ in rows)
+        if outer is not None:
+            rows = stream(session, Note, chunk=10)
+            next(rows)
+            outer.rollback()
+            with pytest.raises(Misuse, match="ended"):
+                next(rows)
 
 
 def test_collections_by_joins(database: Database) -> None:
