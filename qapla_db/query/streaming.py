@@ -8,7 +8,7 @@ from typing import Any, TypeVar, overload
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
-from sqlalchemy.orm import Session, scoped_session
+from sqlalchemy.orm import ORMExecuteState, Session, scoped_session
 
 from qapla_db.errors import InvalidArgument, Misuse
 from qapla_db.query.targets import select_of, session_of
@@ -16,6 +16,9 @@ from qapla_db.query.targets import select_of, session_of
 __all__ = ["stream"]
 
 M = TypeVar("M")
+
+_STREAM = "qapla_db_stream"
+_SET_ASIDE = "WITH qapla_db_rows AS MATERIALIZED ({}) SELECT * FROM qapla_db_rows"
 
 
 @overload
@@ -39,7 +42,8 @@ def stream(
     also one that is given up early, by ``close()`` or ``contextlib.closing``.
     Until then the transaction must not end, nor the savepoint be rolled back that
     it began in, and on MariaDB and MySQL the session can run no other statement,
-    which would cut the rows off. In a test sandbox the rows are fetched at once.
+    which would cut the rows off. What is written meanwhile is not among the rows: SQLite
+    puts them aside first. In a test sandbox they are fetched at once.
 
     :param session: pending objects are flushed first, as before any query.
     :param target: a mapped class, or a select; one of several columns yields rows.
@@ -55,8 +59,10 @@ def stream(
 
 
 def _stream(session: Session, statement: sa.Select[Any], chunk: int) -> Generator[Any, None, None]:
+    options = {"yield_per": chunk, _STREAM: True}
     try:
-        result = session.execute(statement, execution_options={"yield_per": chunk})
+        with _set_aside(session):
+            result = session.execute(statement, execution_options=options)
     except sa.exc.InvalidRequestError as error:
         if "yield_per" not in str(error):
             raise
@@ -75,6 +81,38 @@ def _stream(session: Session, statement: sa.Select[Any], chunk: int) -> Generato
                     )
     finally:
         result.close()
+
+
+@contextmanager
+def _set_aside(session: Session) -> Iterator[None]:
+    """Make SQLite read all rows into a table of its own, which is on the disk, before the first.
+
+    Its cursor would meet what the session stores while it is read: without end, where each
+    row makes another.
+    """
+    connections: list[Connection] = []
+
+    def heed(state: ORMExecuteState) -> None:
+        connection = session.connection(bind_arguments=dict(state.bind_arguments))
+        if connection.dialect.name == "sqlite" and not connections:
+            connections.append(connection)
+            sa.event.listen(connection, "before_cursor_execute", _materialised, retval=True)
+
+    sa.event.listen(session, "do_orm_execute", heed)
+    try:
+        yield
+    finally:
+        sa.event.remove(session, "do_orm_execute", heed)
+        for connection in connections:
+            sa.event.remove(connection, "before_cursor_execute", _materialised)
+
+
+def _materialised(
+    connection: Connection, cursor: Any, statement: str, parameters: Any, context: Any, many: bool
+) -> tuple[str, Any]:
+    if context is not None and context.execution_options.get(_STREAM):
+        statement = _SET_ASIDE.format(statement)
+    return statement, parameters
 
 
 @contextmanager

@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import contextlib
 import tracemalloc
+from itertools import islice
 from typing import Any
 
 import pytest
 import sqlalchemy as sa
-from sqlalchemy.orm import joinedload
+from sqlalchemy.orm import joinedload, selectinload
 
 from qapla_db import Database
 from qapla_db.errors import InvalidArgument, Misuse
 from qapla_db.query.bulk import bulk_insert
 from qapla_db.query.streaming import stream
-from tests.query.models import Airport, City, Note
+from tests.query.models import Airport, City, Note, Street
 
 COUNT = 5000
 
@@ -171,6 +172,51 @@ def test_a_savepoint_in_the_loop_is_rolled_back(database: Database, within: bool
             outer.rollback()
             with pytest.raises(Misuse, match="ended"):
                 next(rows)
+
+
+def test_what_is_stored_in_the_loop_is_not_read(database: Database) -> None:
+    """A stream ends, and has the rows of its beginning, also where each makes another."""
+    with database.session() as session:
+        fill(session, 50)
+        if database.engine.dialect.name in ("mysql", "mariadb"):
+            return  # which run no statement in the loop
+        copies = ({"title": one.title, "stars": 1} for one in stream(session, Note, chunk=10))
+        assert 50 == bulk_insert(session, Note, islice(copies, 1000), chunk=10)
+        seen = 0
+        for note in stream(session, sa.select(Note).order_by(Note.stars), chunk=10):
+            seen += 1
+            note.stars = 1000 + seen
+            session.add(Note(title="again", stars=2000 + seen))
+            session.flush()
+            assert seen <= 100
+        assert 100 == seen
+        assert 200 == session.scalar(sa.select(sa.func.count()).select_from(Note))
+
+
+def test_selects_of_any_form(database: Database) -> None:
+    """A stream yields what the select does: names used twice, WITH, parameters, entities."""
+    with database.session() as session:
+        session.add(City(code="A", name="a", streets=[Street(name="s"), Street(name="t")]))
+        some = sa.select(Street.id).where(Street.name == "t").cte("some")
+        selects: list[Any] = [
+            sa.select(City, Street).join(Street).order_by(Street.id),
+            sa.select(City.name, Street.name, sa.literal(5)).join(Street).order_by(Street.name),
+            sa.select(Street.name, Street.name.label("x.y")).order_by(Street.name.desc()),
+            sa.select(Street.name).join(some, some.c.id == Street.id),
+            sa.select(sa.union_all(sa.select(City.name), sa.select(Street.name)).subquery()),
+            sa.select(Street.name).order_by(Street.id.desc()).limit(1).offset(1),
+            sa.select(sa.func.now()),
+        ]
+        if database.engine.dialect.name not in ("mysql", "mariadb"):
+            selects.append(sa.select(City).options(selectinload(City.streets)))
+        for select in selects:
+            wanted = session.execute(select).all()
+            got = list(stream(session, select, chunk=1))
+            if len(select.column_descriptions) == 1:
+                assert [row[0] for row in wanted] == got
+            else:
+                assert wanted == got
+                assert [row._fields for row in wanted] == [row._fields for row in got]
 
 
 def test_collections_by_joins(database: Database) -> None:
