@@ -9,18 +9,26 @@ import sqlalchemy as sa
 from sqlalchemy.orm import Bundle, Load, Mapper, RelationshipProperty
 from sqlalchemy.orm.util import AliasedInsp, _ORMJoin
 from sqlalchemy.sql.elements import (
-    BinaryExpression,
-    BooleanClauseList,
-    ClauseElement,
+    ClauseList,
     ColumnElement,
     Grouping,
     Label,
-    Over,
     UnaryExpression,
 )
 from sqlalchemy.sql.functions import FunctionElement
-from sqlalchemy.sql.operators import and_, asc_op, desc_op, eq, nulls_first_op, nulls_last_op
-from sqlalchemy.sql.selectable import Alias, FromClause, FromGrouping, ReturnsRows
+from sqlalchemy.sql.operators import asc_op, desc_op, nulls_first_op, nulls_last_op
+from sqlalchemy.sql.selectable import FromClause, FromGrouping
+
+from qapla_db.query.calls import (
+    aggregates,
+    element_of,
+    has_window,
+    inner_columns,
+    may_aggregate,
+    name_of,
+    returns_set,
+)
+from qapla_db.query.joins import is_looked_up, is_table
 
 __all__ = [
     "completed",
@@ -28,30 +36,19 @@ __all__ = [
     "entity_of",
     "has_limit",
     "has_one_source",
+    "has_windows",
     "is_grouped",
     "lacks_source",
+    "page_key",
     "repeated_entity",
     "returns_sets",
     "row_key",
+    "sources_of",
     "without_direction",
 ]
 
 _DIRECTIONS = frozenset({asc_op, desc_op, nulls_first_op, nulls_last_op})
-# fmt: off
-_AGGREGATES = frozenset({
-    "aggregate_strings", "any_value", "array_agg", "avg", "bit_and", "bit_or", "bit_xor",
-    "bool_and", "bool_or", "count", "every", "group_concat", "json_agg", "json_arrayagg",
-    "json_group_array", "json_object_agg", "jsonb_agg", "max", "min", "mode",
-    "percentile_cont", "percentile_disc", "stddev", "stddev_pop", "stddev_samp",
-    "string_agg", "sum", "total", "var_pop", "var_samp", "variance",
-})
-_SETS = frozenset({
-    "generate_series", "generate_subscripts", "json_array_elements", "json_array_elements_text",
-    "json_each", "json_each_text", "json_object_keys", "jsonb_array_elements",
-    "jsonb_array_elements_text", "jsonb_each", "jsonb_each_text", "jsonb_object_keys",
-    "jsonb_path_query", "regexp_matches", "regexp_split_to_table", "string_to_table", "unnest",
-})
-# fmt: on
+_GROUPING_SETS = frozenset({"cube", "grouping_sets", "rollup"})
 _SORTABLE = (sa.Boolean, sa.Date, sa.DateTime, sa.Integer, sa.Numeric, sa.String, sa.Time, sa.Uuid)
 
 
@@ -84,13 +81,34 @@ def is_grouped(statement: sa.Select[Any]) -> bool:
         statement._group_by_clauses
         or statement._distinct
         or _distinct_on(statement)
-        or any(map(_aggregates, _expressions(statement)))
+        or any(map(aggregates, _expressions(statement)))
     )
 
 
 def returns_sets(statement: sa.Select[Any]) -> bool:
     """Tell whether a column makes several rows of one, as far as a reader can see it."""
-    return any(_calls(one, _SETS) for one in _expressions(statement))
+    return any(map(returns_set, _expressions(statement)))
+
+
+def has_windows(statement: sa.Select[Any]) -> bool:
+    """Tell whether a column depends on which rows a condition leaves, also one of a model."""
+    for option in statement._with_options:
+        for element in option.context if isinstance(option, Load) else ():
+            if any(map(has_window, getattr(element, "_extra_criteria", ()))):  # with_expression()
+                return True
+    return any(map(has_window, _loaded(statement)))
+
+
+def _loaded(statement: sa.Select[Any]) -> Iterator[Any]:
+    for one in _expressions(statement):
+        entity = _entity(one)
+        if entity is None:
+            yield one
+            continue
+        for mapper in {entity.mapper, *entity.with_polymorphic_mappers}:
+            for attribute in mapper.column_attrs:
+                if not isinstance(attribute.columns[0], sa.Column):  # column_property()
+                    yield attribute.columns[0]
 
 
 def eager_collection(statement: sa.Select[Any]) -> RelationshipProperty[Any] | None:
@@ -127,10 +145,10 @@ def lacks_source(statement: sa.Select[Any], expression: ColumnElement[Any]) -> b
     own = {source for one in _expressions(statement) for source in _covered(one)}
     if own.issuperset(expression._from_objects):
         return False
-    sources = _sources(statement)
+    sources = sources_of(statement)
     if {one for source in sources for one in source._from_objects} >= {*expression._from_objects}:
         return False
-    return len(_sources(statement, expression)) > len(sources)
+    return len(sources_of(statement, expression)) > len(sources)
 
 
 def repeated_entity(statement: sa.Select[Any]) -> str | None:
@@ -152,9 +170,9 @@ def row_key(statement: sa.Select[Any]) -> list[ColumnElement[Any]]:
     consist of. Nothing for a single row of aggregates.
     """
     if statement._group_by_clauses:
-        return list(statement._group_by_clauses)
+        return _group_key(statement._group_by_clauses)
     expressions = list(_expressions(statement))
-    if any(map(_aggregates, expressions)):
+    if any(map(aggregates, expressions)):
         return []
     leading = _distinct_on(statement)
     if statement._distinct and not leading:
@@ -162,14 +180,80 @@ def row_key(statement: sa.Select[Any]) -> list[ColumnElement[Any]]:
     keys = [part for one in expressions for part in _keys(one)]
     if not keys or not has_one_source(statement):
         covered = {source for one in expressions for source in _covered(one)}
-        for source in _sources(statement):
+        for source in sources_of(statement):
             keys += _source_keys(source, covered)
-    keys += [_element(one) for one in expressions if _calls(one, _SETS)]
+    keys += [element_of(one) for one in expressions if returns_set(one)]
     return _unique([*leading, *keys])
 
 
-def _sources(statement: sa.Select[Any], *more: ColumnElement[Any]) -> Sequence[FromClause]:
-    # without what eager loading joins, which is no part of the rows
+def page_key(statement: sa.Select[Any]) -> list[ColumnElement[Any]]:
+    """Return what completes the order of a select, valid also where it may be a single row.
+
+    Where a function that nobody knows may be an aggregate the columns themselves are in
+    order, as text: of rows that differ in none of them it does not matter which comes first.
+    """
+    expressions = list(_expressions(statement))
+    if (
+        statement._group_by_clauses
+        or statement._distinct
+        or _distinct_on(statement)
+        or any(_entity(one) is not None for one in expressions)
+        or any(map(aggregates, expressions))
+        or not may_aggregate(expressions)
+    ):
+        return row_key(statement)
+    parts = (part for one in expressions for part in _distinct_parts(one))
+    return [sa.cast(_unlabelled(part), sa.String) for part in parts]
+
+
+def _group_key(clauses: Iterable[Any]) -> list[ColumnElement[Any]]:
+    plain: list[ColumnElement[Any]] = []
+    several: list[ColumnElement[Any]] = []
+    for one in clauses:
+        parts = list(_grouped_by(one))
+        plain += parts
+        if any(map(_is_grouping_set, _flat(one))):
+            several += parts
+    if several:  # of a null tell whether it is a value, or stands for a total
+        plain.append(sa.func.grouping(*_unique(several)))
+    return _unique(plain)
+
+
+def _grouped_by(clause: Any) -> Iterator[ColumnElement[Any]]:
+    for one in _flat(clause):
+        if _is_grouping_set(one):
+            for part in one.clauses:
+                yield from _grouped_by(part)
+        else:
+            yield one
+
+
+def _flat(clause: Any) -> Iterator[Any]:
+    # group_by() puts a function into a list, as a label
+    if isinstance(clause, Grouping):
+        clause = clause.element
+    if isinstance(clause, ClauseList):
+        for one in clause.clauses:
+            yield from _flat(one)
+    elif isinstance(clause, Label) and _is_grouping_set(clause.element):
+        yield clause.element
+    else:
+        yield clause
+
+
+def _is_grouping_set(element: Any) -> bool:
+    return isinstance(element, FunctionElement) and name_of(element) in _GROUPING_SETS
+
+
+def _unlabelled(element: Any) -> Any:
+    return element.element if isinstance(element, Label) else element
+
+
+def sources_of(statement: sa.Select[Any], *more: ColumnElement[Any]) -> Sequence[FromClause]:
+    """Return what stands in FROM, without what eager loading joins, which is no part of the rows.
+
+    :param more: columns that are to be added to the select.
+    """
     bare = statement.with_only_columns(sa.literal(1), *more, maintain_column_froms=True)
     bare._with_options = ()
     return bare.get_final_froms()
@@ -196,7 +280,7 @@ def _distinct_parts(expression: Any) -> Iterator[ColumnElement[Any]]:
     if entity is not None:
         yield from _entity_key(entity)
     else:
-        element = _element(expression)
+        element = element_of(expression)
         if isinstance(element, ColumnElement):
             yield element
 
@@ -206,18 +290,18 @@ def _keys(expression: Any) -> Iterator[ColumnElement[Any]]:
     if entity is not None:
         yield from _entity_key(entity)
         return
-    element = _element(expression)
+    element = element_of(expression)
     if not isinstance(element, ColumnElement):
         return
-    for column in _columns(element):
+    for column in inner_columns(element):
         owner = column._annotations.get("parententity")
         table: Any = column.table
         if owner is not None:
             yield from _entity_key(owner)
-        elif _is_table(table) and len(table.primary_key):
+        elif is_table(table) and len(table.primary_key):
             yield from table.primary_key
         else:
-            yield element.element if isinstance(element, Label) else element
+            yield _unlabelled(element)
 
 
 def _covered(expression: Any) -> Iterator[Any]:
@@ -226,12 +310,12 @@ def _covered(expression: Any) -> Iterator[Any]:
     if entity is not None:
         yield from entity.selectable._from_objects
         return
-    element = _element(expression)
-    for column in _columns(element) if isinstance(element, ColumnElement) else ():
+    element = element_of(expression)
+    for column in inner_columns(element) if isinstance(element, ColumnElement) else ():
         owner = column._annotations.get("parententity")
         if owner is not None:
             yield from owner.selectable._from_objects
-        elif _is_table(column.table):
+        elif is_table(column.table):
             yield column.table
 
 
@@ -243,73 +327,14 @@ def _source_keys(source: Any, covered: set[Any]) -> Iterator[ColumnElement[Any]]
         yield from _entity_key(owner)
     elif isinstance(source, sa.Join):
         yield from _source_keys(source.left, covered)
-        if source.full or not _is_looked_up(source.right, source.onclause):
+        if source.full or not is_looked_up(source.right, source.onclause):
             yield from _source_keys(source.right, covered)
     elif isinstance(source, FromGrouping):
         yield from _source_keys(source.element, covered)
-    elif _is_table(source) and len(source.primary_key):
+    elif is_table(source) and len(source.primary_key):
         yield from source.primary_key
     elif isinstance(source, FromClause):
         yield from (column for column in source.c if isinstance(column.type, _SORTABLE))
-
-
-def _is_looked_up(source: Any, condition: Any) -> bool:
-    """Tell whether a join adds one row at most, as it compares the whole primary key."""
-    if not _is_table(source) or not len(source.primary_key):
-        return False
-    compared: list[Any] = []
-    for one in _conjuncts(condition):
-        if isinstance(one, BinaryExpression) and one.operator is eq:
-            for side, other in ((one.left, one.right), (one.right, one.left)):
-                if source not in other._from_objects:
-                    compared.append(side)
-    return all(any(side.compare(key) for side in compared) for key in source.primary_key)
-
-
-def _conjuncts(condition: Any) -> Iterator[Any]:
-    if isinstance(condition, Grouping):
-        condition = condition.element
-    if isinstance(condition, BooleanClauseList) and condition.operator is and_:
-        for one in condition.clauses:
-            yield from _conjuncts(one)
-    else:
-        yield condition
-
-
-def _columns(element: ClauseElement) -> Iterator[sa.ColumnClause[Any]]:
-    if isinstance(element, sa.ColumnClause):
-        yield element
-    elif not _is_query(element):
-        for child in element.get_children():
-            yield from _columns(child)
-
-
-def _aggregates(expression: Any) -> bool:
-    return _calls(expression, _AGGREGATES)
-
-
-def _calls(expression: Any, names: frozenset[str]) -> bool:
-    element = _element(expression)
-    if isinstance(element, FunctionElement) and _name(element) in names:
-        return True
-    if not isinstance(element, ClauseElement) or isinstance(element, Over) or _is_query(element):
-        return False
-    return any(_calls(child, names) for child in element.get_children())
-
-
-def _is_query(element: ClauseElement) -> bool:
-    # what is inside has tables of its own; a function only looks as if
-    return isinstance(element, ReturnsRows) and not isinstance(element, FunctionElement)
-
-
-def _name(function: FunctionElement[Any]) -> str:
-    return str(getattr(function, "name", "")).lower()
-
-
-def _element(expression: Any) -> Any:
-    return (
-        expression.__clause_element__() if hasattr(expression, "__clause_element__") else expression
-    )
 
 
 def _entity(expression: Any) -> Mapper[Any] | AliasedInsp[Any] | None:
@@ -322,12 +347,6 @@ def _entity_key(entity: Mapper[Any] | AliasedInsp[Any]) -> Iterator[ColumnElemen
     for column in mapper.primary_key:
         attribute = getattr(entity.entity, mapper.get_property_by_column(column).key)
         yield attribute.__clause_element__()
-
-
-def _is_table(selectable: Any) -> bool:
-    if isinstance(selectable, Alias):
-        selectable = selectable.element
-    return isinstance(selectable, sa.Table)
 
 
 def _unique(parts: Iterable[ColumnElement[Any]]) -> list[ColumnElement[Any]]:

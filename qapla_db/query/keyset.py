@@ -12,9 +12,9 @@ from sqlalchemy.orm import Session
 
 from qapla_db.errors import InvalidArgument
 from qapla_db.query.filters import OrderBy
-from qapla_db.query.identity import is_grouped, returns_sets
+from qapla_db.query.identity import has_windows, is_grouped, returns_sets
 from qapla_db.query.items import Items
-from qapla_db.query.pages import checked_select, positive
+from qapla_db.query.pages import checked_select, size_of
 from qapla_db.query.positions import Order, order_of
 from qapla_db.query.tokens import Position, decode, encode
 
@@ -123,7 +123,7 @@ def paginate_keyset(
         groups, or the order is by a table that the select does not have.
     :raises InvalidToken: a token is malformed, or belongs to another order.
     """
-    size = min(positive("per_page", per_page), positive("max_per_page", max_per_page))
+    size = size_of(per_page, max_per_page)
     if after is not None and before is not None:
         raise InvalidArgument("a page is after one position or before one; pass one token")
     statement = _checked(statement)
@@ -167,6 +167,11 @@ def _checked(target: Any) -> sa.Select[Any]:
         raise InvalidArgument(
             "rows that are grouped, aggregated or distinct have no position to go on from; "
             "filter by EXISTS instead of a join, or use paginate()"
+        )
+    if has_windows(statement):
+        raise InvalidArgument(
+            "a window function in the columns sees the rows of this page and those after it only, "
+            "and gives other values on each; put it into a subquery, or use paginate()"
         )
     if returns_sets(statement):
         raise InvalidArgument(

@@ -9,8 +9,9 @@ from collections.abc import Callable, Iterator
 from typing import Any, TypeVar, overload
 
 import sqlalchemy as sa
-from sqlalchemy.orm import Mapper, Session
-from sqlalchemy.orm.util import AliasedInsp
+from sqlalchemy.orm import Mapper, Session, UserDefinedOption
+from sqlalchemy.orm.util import AliasedInsp, LoaderCriteriaOption
+from sqlalchemy.sql.base import ExecutableOption
 
 from qapla_db.errors import InvalidArgument, Misuse, PageNotFound
 from qapla_db.query.identity import (
@@ -18,17 +19,26 @@ from qapla_db.query.identity import (
     eager_collection,
     entity_of,
     has_limit,
+    page_key,
     repeated_entity,
-    row_key,
 )
 from qapla_db.query.items import Items
 
-__all__ = ["Page", "checked_select", "fetched", "paginate", "positive"]
+__all__ = [
+    "LARGEST",
+    "Page",
+    "checked_select",
+    "criteria",
+    "fetched",
+    "paginate",
+    "positive",
+    "size_of",
+]
 
 M = TypeVar("M")
 
-_LARGEST = 2**63 - 1
-"""The largest OFFSET that a database takes."""
+LARGEST = 2**63 - 1
+"""The largest LIMIT and OFFSET that a database takes."""
 
 
 class Page(Items[M]):
@@ -228,18 +238,19 @@ def paginate(
     :raises PageNotFound: there is no such page, and ``error_out`` is set.
     """
     number = positive("page", page)
-    size = min(positive("per_page", per_page), positive("max_per_page", max_per_page))
+    size = size_of(per_page, max_per_page)
     bound = None if isinstance(count, bool) else positive("count", count)
     statement = checked_select(statement)
 
-    ordered = completed(statement._order_by_clauses, row_key(statement))
+    ordered = completed(statement._order_by_clauses, page_key(statement))
     rows = statement.order_by(None).order_by(*ordered)
     offset = (number - 1) * size
     extra = count is not True
     items: list[Any] = []
     whole = True
-    if offset + size < _LARGEST:
-        items, whole = fetched(session, rows.limit(size + extra).offset(offset or None))
+    if offset < LARGEST:
+        limit = min(size + extra, LARGEST - offset)
+        items, whole = fetched(session, rows.limit(limit).offset(offset or None))
         if not whole:
             _check_not_repeated(statement)
     total: int | None = None
@@ -297,15 +308,24 @@ def _count(session: Session, statement: sa.Select[Any], bound: int | None) -> in
     counted = statement.order_by(None)
     counted._for_update_arg = None  # to count is not to lock
     if bound is not None:
-        counted = counted.limit(bound + 1)
+        counted = counted.limit(min(bound + 1, LARGEST))
     options = dict(statement.get_execution_options())
     options.pop("yield_per", None)
     mapper = entity_of(statement)
     return session.execute(
-        sa.select(sa.func.count()).select_from(counted.subquery()),
+        sa.select(sa.func.count()).select_from(counted.subquery()).options(*criteria(statement)),
         execution_options=options,
         bind_arguments={"mapper": mapper} if mapper else None,
     ).scalar_one()
+
+
+def criteria(statement: sa.Select[Any]) -> list[ExecutableOption]:
+    """Return the options of a select that say which rows it has, for one that is put around it.
+
+    These are ``with_loader_criteria()``, and options of one's own, which a listener may read.
+    """
+    kinds = (LoaderCriteriaOption, UserDefinedOption)
+    return [option for option in statement._with_options if isinstance(option, kinds)]
 
 
 def fetched(session: Session, statement: sa.Select[Any]) -> tuple[list[Any], bool]:
@@ -321,6 +341,15 @@ def fetched(session: Session, statement: sa.Select[Any]) -> tuple[list[Any], boo
     if len(statement.column_descriptions) == 1:
         return list(result.scalars()), not multiplied
     return list(result), not multiplied
+
+
+def size_of(per_page: Any, max_per_page: Any) -> int:
+    """Return how many items to a page, and no more than a database can be asked for.
+
+    :raises InvalidArgument: one of them is no whole number of at least 1.
+    """
+    asked = positive("per_page", per_page), positive("max_per_page", max_per_page)
+    return min(*asked, LARGEST - 1)
 
 
 def positive(name: str, value: Any) -> int:

@@ -11,11 +11,13 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.engine import Dialect
 from sqlalchemy.orm import Mapper, QueryableAttribute, Session
-from sqlalchemy.sql.elements import ColumnElement, UnaryExpression
+from sqlalchemy.sql.annotation import _deep_deannotate
+from sqlalchemy.sql.elements import ColumnElement, Tuple, UnaryExpression
 from sqlalchemy.sql.functions import Function
 from sqlalchemy.sql.operators import desc_op, nulls_first_op, nulls_last_op
 
 from qapla_db.errors import InvalidArgument
+from qapla_db.query.calls import aggregates, has_window, inner_columns
 from qapla_db.query.fields import mapper_read
 from qapla_db.query.filters import OrderBy, order_clauses
 from qapla_db.query.identity import (
@@ -23,8 +25,10 @@ from qapla_db.query.identity import (
     has_one_source,
     lacks_source,
     row_key,
+    sources_of,
     without_direction,
 )
+from qapla_db.query.joins import filled_tables, is_never_null
 from qapla_db.query.targets import bind_of, model_of, nulls_sort_last
 from qapla_db.query.tokens import Kind, Position, kind_of
 
@@ -190,14 +194,18 @@ def _made(
     default = nulls_sort_last(session, model)
     clauses = order_clauses(model, order_by, nulls_sort_last=default)
     for clause in clauses:
-        _check_is_there(statement, without_direction(clause), model)
-    maybe_missing = _has_outer_join(statement)
+        _check(statement, without_direction(clause), model)
+    named = _named(order_by)
+    filled = filled_tables(sources_of(statement))
     parts: list[Part] = []
     for clause in completed(clauses, row_key(statement)):
         descending, nulls_last = _direction(clause)
         if len(parts) >= len(clauses) and clauses:
             descending = parts[-1].descending  # of the key, so that one comparison does for all
-        expression = without_direction(clause)
+        elif len(parts) in named:
+            nulls_last = descending
+        expression = _bare(without_direction(clause))
+        nullable = not is_never_null(expression, filled)
         if dialect.name in _MYSQL and isinstance(expression.type, sa.Enum):
             # it is ordered by number, but compared as text
             expression = sa.type_coerce(expression, sa.BigInteger) + 0
@@ -210,7 +218,7 @@ def _made(
                 bound=sa.bindparam(_parameter(len(parts)), type_=kind.type),
                 descending=descending,
                 nulls_last=default != descending if nulls_last is None else nulls_last,
-                nullable=maybe_missing or bool(getattr(expression, "nullable", True)),
+                nullable=nullable,
                 default_nulls_last=default,
                 dialect=dialect.name,
                 kind=kind,
@@ -219,15 +227,37 @@ def _made(
     return Order(model, parts, dialect)
 
 
-def _check_is_there(
-    statement: sa.Select[Any], expression: ColumnElement[Any], model: type[Any]
-) -> None:
+def _named(order_by: OrderBy) -> set[int]:
+    parts = order_by if isinstance(order_by, list | tuple) else [order_by]
+    return {number for number, one in enumerate(parts) if isinstance(one, str)}
+
+
+def _check(statement: sa.Select[Any], expression: ColumnElement[Any], model: type[Any]) -> None:
+    if isinstance(expression, Tuple):
+        raise InvalidArgument(
+            "an order by tuple_() has no single value to go on from; pass its columns as a list"
+        )
+    if has_window(expression) or aggregates(expression):
+        raise InvalidArgument(
+            f"the order is by {str(expression)!r}, which is not of one row alone, so that no row "
+            "can be compared with it; put it into a subquery, or use paginate()"
+        )
     if lacks_source(statement, expression):
         raise InvalidArgument(
             f"the order is by {str(expression)!r}, of a table that this select does not have, and "
             "each row would come once for every row of that table; join it: "
             f"select({mapper_read(model).class_.__name__}).join(...)"
         )
+
+
+def _bare(expression: ColumnElement[Any]) -> ColumnElement[Any]:
+    # an attribute of a subclass adds the join of its tables to those that are there, and
+    # leaves out the rows of other classes, where it is selected or compared
+    owners = (one._annotations.get("parentmapper") for one in inner_columns(expression))
+    if any(isinstance(owner, Mapper) and owner.inherits is not None for owner in owners):
+        bare: ColumnElement[Any] = _deep_deannotate(expression)
+        return bare
+    return expression
 
 
 def _parameter(number: int) -> str:
@@ -254,18 +284,6 @@ def _direction(clause: Any) -> tuple[bool, bool | None]:
             nulls_last = clause.modifier is nulls_last_op
         clause = clause.element
     return descending, nulls_last
-
-
-def _has_outer_join(statement: sa.Select[Any]) -> bool:
-    if any(flags["isouter"] or flags["full"] for *_, flags in statement._setup_joins):
-        return True
-    return any(map(_is_outer, statement._from_obj))
-
-
-def _is_outer(source: Any) -> bool:
-    if not isinstance(source, sa.Join):
-        return False
-    return source.isouter or source.full or _is_outer(source.left) or _is_outer(source.right)
 
 
 def _fingerprint(model: type[Any], order: Sequence[Part], dialect: Dialect) -> str:

@@ -11,8 +11,8 @@ from qapla_db.errors import InvalidArgument, MultipleFound
 from qapla_db.query import pages
 from qapla_db.query.fields import mapper_read
 from qapla_db.query.filters import FilterBy, OrderBy, conditions, order_clauses
-from qapla_db.query.identity import has_limit, row_key
-from qapla_db.query.pages import Page, fetched
+from qapla_db.query.identity import has_limit, page_key
+from qapla_db.query.pages import Page, criteria, fetched
 from qapla_db.query.targets import AnySession, model_of, nulls_sort_last, select_of, session_of
 
 __all__ = ["check_exists", "count", "find", "find_one", "narrowed"]
@@ -104,7 +104,7 @@ def find(
     if paginate:
         return pages.paginate(session, statement, page=page, per_page=per_page)
     if not statement._order_by_clauses:
-        statement = statement.order_by(*row_key(statement))
+        statement = statement.order_by(*page_key(statement))
     return fetched(session, statement)[0]
 
 
@@ -173,7 +173,8 @@ def check_exists(
     """
     session = session_of(session)
     rows = narrowed(target, filter_by)
-    statement = sa.select(_unlocked(rows).exists()).execution_options(**_options(rows))
+    statement = sa.select(_unlocked(rows).exists()).options(*criteria(rows))
+    statement = statement.execution_options(**_options(rows))
     return bool(session.scalar(statement, bind_arguments=_bind(target)))
 
 
@@ -193,7 +194,7 @@ def count(
     if isinstance(target, sa.Select):
         rows = narrowed(target, filter_by).order_by(None)
         counted = sa.select(sa.func.count()).select_from(_unlocked(rows).subquery())
-        counted = counted.execution_options(**_options(rows))
+        counted = counted.options(*criteria(rows)).execution_options(**_options(rows))
     else:
         counted = sa.select(sa.func.count()).select_from(target)
         counted = counted.where(*conditions(target, filter_by))
