@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from itertools import chain, groupby
 from typing import Any, TypeVar
 
@@ -15,7 +16,7 @@ from qapla_db.errors import InvalidArgument, InvalidRow, Unsupported
 from qapla_db.query import CHUNK
 from qapla_db.query.batches import expire
 from qapla_db.query.conflicts import OnConflict, Rule, rule_of
-from qapla_db.query.copied import CopyStore
+from qapla_db.query.copied import CopyStore, Repeated
 from qapla_db.query.faults import blamed, is_of_a_row, key_of, line_of, refused_field, said_of_row
 from qapla_db.query.fields import mapper_of
 from qapla_db.query.grouping import KeyOrder
@@ -148,9 +149,10 @@ class _Load:
             seen = _Seen(group)
             self._check_key(fields, seen)
             if by_copy and self._copy is not None and self._copy.takes(fields):
-                self.stored += self._by_copy(self._copy, fields, seen)
-            else:
-                self.stored += self._plainly(connection, fields, seen)
+                with suppress(Repeated):
+                    self.stored += self._by_copy(self._copy, fields, seen)
+                    continue
+            self.stored += self._plainly(connection, fields, seen)
 
     def close(self) -> None:
         if self._copy is not None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from itertools import count, groupby
+from itertools import count, groupby, pairwise
 from typing import Any
 
 import sqlalchemy as sa
@@ -19,10 +19,19 @@ from qapla_db.query.inserts import conflict_clause, insert_of
 from qapla_db.query.rows import Part, Shape
 from qapla_db.query.values import Layout
 
-__all__ = ["CopyStore"]
+__all__ = ["CopyStore", "Repeated"]
 
 _NUMBER = "qapla_db_row"
 _numbers = count(1)
+
+_END = 2**63 - 1
+_TWICE = "21000"  # ON CONFLICT DO UPDATE command cannot affect row a second time
+_STATEMENTS = 20
+"""With more of them for a chunk its rows are better stored one after another."""
+
+
+class Repeated(Exception):
+    """Among the rows keys occur so often that they are better stored one after another."""
 
 
 class CopyStore:
@@ -49,7 +58,10 @@ class CopyStore:
         return bool(layout.columns) and layout.is_plain
 
     def store(self, fields: tuple[str, ...], parts: Iterator[Part]) -> int:
-        """Store rows that have just these fields; return how many were inserted or updated."""
+        """Store rows that have just these fields; return how many were inserted or updated.
+
+        :raises Repeated: they are to be stored otherwise.
+        """
         layout = self._layout(fields)
         if self._direct and not layout.left_out:
             if fields not in self._targets:
@@ -138,12 +150,8 @@ class _Stage:
             f"CREATE TEMPORARY TABLE {name} ON COMMIT DROP AS {shown} WITH NO DATA"
         )
         self.target = _Target(connection, self._table, [*columns, number])
-        given = [shape.columns[field] for field in layout.fields]
-        self._rows = self._select()
-        insert = insert_of("postgresql", shape.table).from_select(
-            [column.key for column in layout.columns], self._rows
-        )
-        self._insert = conflict_clause(insert, rule, given)
+        self._into = shape.table
+        self._given = [shape.columns[field] for field in layout.fields]
 
     def store(self, parts: Iterator[Part]) -> int:
         if self._is_filled:
@@ -153,33 +161,67 @@ class _Stage:
             ([*values, list(part.numbers)], part)
             for values, part in _with_values(self._layout, parts)
         )
-        options = {"preserve_rowcount": True}
-        result = self._connection.execute(self._insert, execution_options=options)
-        if self._rule.kind is not None:
-            given = sa.select(sa.func.count()).select_from(self._rows.subquery())
-            if result.rowcount < self._connection.execute(given).scalar_one():
-                raise OtherKind
+        if self._rule.on_conflict != "update":
+            return self._take_on(0, _END)
+        if self._take_on_by_key() < taken and self._rule.kind is not None:
+            raise OtherKind
         # every row is inserted or changes another, also where a later one changes it again
-        return taken if self._rule.on_conflict == "update" else result.rowcount
+        return taken
 
     def drop(self) -> None:
         self._connection.exec_driver_sql(f"DROP TABLE {self._table.name}")
 
-    def _select(self) -> sa.Select[Any]:
+    def _take_on_by_key(self) -> int:
+        """Let the table take the rows in their order, with few statements.
+
+        One statement cannot change a row twice, and the server finds that out at no cost.
+
+        :raises Repeated: it takes more.
+        """
+        taken = self._tried([0, _END])
+        if taken is None:
+            bounds = self._bounds()
+            taken = self._tried([0, *bounds, _END]) if len(bounds) < _STATEMENTS else None
+        if taken is None:
+            raise Repeated
+        return taken
+
+    def _tried(self, bounds: Sequence[int]) -> int | None:
+        """Take on rows with a statement between bounds; None, and nothing: one has a key twice."""
+        try:
+            with self._connection.begin_nested():
+                return sum(self._take_on(start, end) for start, end in pairwise(bounds))
+        except sa.exc.DBAPIError as error:
+            if getattr(error.orig, "sqlstate", None) != _TWICE:
+                raise
+        return None
+
+    def _take_on(self, start: int, end: int) -> int:
         number = self._table.columns[_NUMBER]
         rows = sa.select(*(column for column in self._table.columns if column is not number))
-        if self._rule.on_conflict != "update" or self._rule.key is None:
-            return rows.order_by(number)
-        # one statement cannot change a row twice: of rows with one key the last is taken
+        rows = rows.where(number >= start, number < end).order_by(number)
+        insert = insert_of("postgresql", self._into).from_select(
+            [column.key for column in self._layout.columns], rows
+        )
+        statement = conflict_clause(insert, self._rule, self._given)
+        options = {"preserve_rowcount": True}
+        return self._connection.execute(statement, execution_options=options).rowcount
+
+    def _bounds(self) -> list[int]:
+        """Return the numbers of the rows before which one has to cut, to have no key twice."""
+        assert self._rule.key is not None
+        number = self._table.columns[_NUMBER]
         key = [self._table.columns[column.name] for column in self._rule.key]
-        parts: list[sa.ColumnElement[Any]] = list(key)
-        if any(column.nullable for column in self._rule.key):
-            # rows without a value in the key meet none
-            is_null = sa.or_(*(column.is_(None) for column in key))
-            parts.append(sa.case((is_null, number)))
-        # quicker than DISTINCT ON, which sorts by the key
-        last = sa.select(sa.func.max(number)).group_by(*parts)
-        return rows.where(number.in_(last)).order_by(number)
+        other = sa.func.lag(number).over(partition_by=key, order_by=number).label("other")
+        # rows without a value in the key meet none
+        pairs = sa.select(number, other).where(*(one.is_not(None) for one in key)).subquery()
+        query = sa.select(pairs).where(pairs.columns.other.is_not(None))
+        bounds, start = list[int](), 0
+        for row, before in self._connection.execute(query.order_by(pairs.columns[_NUMBER])):
+            if before >= start:
+                start = row
+                bounds.append(row)
+        return bounds
 
 
 def _with_values(layout: Layout, parts: Iterator[Part]) -> Iterator[tuple[list[Any], Part]]:

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
-from sqlalchemy.orm import Session
+from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
 
 from qapla_db import Database
 from qapla_db.errors import (
@@ -38,6 +38,20 @@ from tests.query.models import (
     Street,
     Truck,
 )
+
+
+class Other(DeclarativeBase):
+    """Base of the model with two unique fields."""
+
+
+class Badge(Other):
+    """Two unique fields, of which one may be NULL."""
+
+    __tablename__ = "badge"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    code: Mapped[str | None] = mapped_column(sa.String(8), unique=True)
+    alt: Mapped[int] = mapped_column(unique=True)
+
 
 MANY = 120
 """Enough rows for the way that many take, which is not that of a few."""
@@ -488,6 +502,66 @@ def test_the_last_of_equal_keys_wins_within_a_chunk_and_beyond(database: Databas
         )
         expected = {f"C{at % 5}": f"n{at}" for at in range(MANY - 5, MANY)}
         assert expected == names_of(session)
+
+
+@pytest.mark.parametrize("often", [False, True])
+@pytest.mark.parametrize("count", [0, MANY])
+def test_rows_with_one_key_are_stored_in_their_order(
+    database: Database, count: int, often: bool
+) -> None:
+    """What rows with one key do does not depend on how many there are: each is stored in turn."""
+    others = [{"tenant": 2, "login": f"u{at}", "full_name": "x"} for at in range(count)]
+    more = [{"tenant": 3, "login": f"u{at % 3}", "full_name": f"{at}"} for at in range(99)]
+    rows: list[dict[str, Any]] = [
+        {"tenant": 1, "login": "new", "full_name": "first"},
+        {"tenant": 1, "login": "once", "full_name": "x"},
+        *others,
+        {"tenant": 1, "login": "new", "full_name": "last"},
+        *(more if often else ()),
+    ]
+    with database.session() as session:
+        by = ("tenant", "login")
+        assert len(rows) == bulk_insert(session, Account, rows, on_conflict="update", by=by)
+        query = sa.select(Account.full_name, Account.changes).order_by(Account.login)
+        # the second one has changed what the first one stored
+        assert [("last", 7), ("x", 1)] == session.execute(query.where(Account.tenant == 1)).all()
+        if often:
+            found = session.execute(query.where(Account.tenant == 3)).all()
+            assert [("96", 7), ("97", 7), ("98", 7)] == found
+
+
+@pytest.mark.parametrize("count", [0, MANY])
+def test_rows_with_one_key_mind_the_other_keys(database: Database, count: int) -> None:
+    """A row that gives a unique value free goes before the one that takes it; keys stay."""
+    if database.engine.dialect.name in ("mysql", "mariadb"):
+        return  # where rows that could meet another key are refused
+    others = [{"id": 100 + at, "code": f"o{at}", "name": "x"} for at in range(count)]
+    rows = [
+        {"id": 1, "code": "x", "name": "a"},
+        {"id": 2, "code": "x", "name": "b"},
+        {"id": 2, "code": "y", "name": "c"},
+        *others,
+        {"id": 99_999, "code": "y", "name": "d"},
+    ]
+    badges = [
+        {"code": "a", "alt": 5},
+        {"code": "b", "alt": 1},
+        {"code": "a", "alt": 6},
+        {"code": "c", "alt": 5},
+        *({"code": f"o{at}", "alt": 100 + at} for at in range(count)),
+    ]
+    Badge.metadata.create_all(database.engine)
+    with database.session() as session:
+        bulk_insert(session, Airport, rows, on_conflict="update", by="code")
+        two = sa.select(Airport.id, Airport.name).where(Airport.code.in_(["x", "y"]))
+        assert [(1, "b"), (2, "d")] == session.execute(two.order_by("id")).all()
+        session.add(Badge(code="a", alt=1))
+        assert 4 + count == bulk_insert(session, Badge, badges, on_conflict="update", by="code")
+        three = sa.select(Badge.code, Badge.alt).where(sa.func.length(Badge.code) == 1)
+        assert [("a", 6), ("b", 1), ("c", 5)] == session.execute(three.order_by("code")).all()
+        free = [{"code": None, "alt": at} for at in range(500, 500 + count)]
+        assert count == bulk_insert(session, Badge, free, on_conflict="update", by="code")
+    Badge.metadata.drop_all(database.engine)
 
 
 @pytest.mark.parametrize("count", [4, MANY])
