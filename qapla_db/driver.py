@@ -62,9 +62,10 @@ class ReadDriver(_Driver[M]):
             model = Airport
 
     It flushes nothing: what the caller has changed and not flushed yet is not
-    read. Its ``session`` runs selects, for methods of your own. What a function or
-    a ``literal_column()`` does cannot be seen: open the session read-only, and the
-    server refuses it.
+    read. Its ``session`` runs selects, for methods of your own. A ``text()`` that
+    writes, or holds a second statement, is refused too, as far as its words show it.
+    What a function or an operator of your own does cannot be seen: open the session
+    read-only, and the server refuses it.
 
     :param session: the session to read with; the driver neither closes nor commits it.
     """
@@ -118,6 +119,7 @@ class ReadDriver(_Driver[M]):
         most = MOST + 1 if limit is ... else limit
         if most is not None and (type(most) is not int or most < 0):
             raise InvalidArgument(f"limit is a number of rows, or None for all, not {limit!r}")
+        most = None if most is None else min(most, query.pages.LARGEST)
         statement = self._select(filter_by, order_by).limit(most)
         with self._session.no_autoflush:
             found: list[M] = query.reading.find(self._session, statement, paginate=False)

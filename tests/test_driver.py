@@ -330,6 +330,49 @@ def test_read_driver_refuses_a_filter_that_changes_data(points: Any, inside: Any
         assert 4 == read.count(Point.x.in_(sa.select(harmless.c.x)))
 
 
+ALL = sa.select(Point.x)
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        ALL.where(sa.text("true; DELETE FROM point")),
+        ALL.where(sa.text("x = '\\'; DELETE FROM point; --'")),
+        ALL.where(
+            sa.text("x IN (WITH gone AS (DELETE FROM point RETURNING x) SELECT x FROM gone)")
+        ),
+        ALL.order_by(sa.text("x; UPDATE point SET x = 1")),
+        ALL.add_columns(sa.text("1 INTO copied")),
+        ALL.add_columns(sa.literal_column("1 INTO copied")),
+        ALL.prefix_with("1; DELETE FROM point; SELECT"),
+        ALL.with_statement_hint("; DELETE FROM point"),
+        sa.union_all(ALL, ALL.where(sa.text("true; DELETE FROM point"))),
+    ],
+)
+def test_read_driver_refuses_text_that_writes(memory: Any, statement: Any) -> None:
+    """A text in a select neither writes nor begins a second statement, wherever it stands."""
+    with memory.session() as session:
+        with pytest.raises(ReadOnlyError, match="WriteDriver"):
+            PointReadDriver(session).session.execute(statement)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "x <> -1 AND 'a; DELETE FROM point' <> 'b'",
+        "replace('it''s; into', 'a', 'b') <> ''",
+        "x > -1 /* ; */ -- ; into",
+        "x IS NOT NULL AND 'x' <> 'update point set x'",
+    ],
+)
+def test_read_driver_takes_text_that_reads(points: Any, text: str) -> None:
+    """What looks like a change in a literal or a comment is none."""
+    with points.session() as session:
+        assert 4 == PointReadDriver(session).count(
+            sa.and_(Point.x == Point.x, sa.text(text + "\n"))
+        )
+
+
 @pytest.mark.parametrize("limit", [-1, "1", True, 1.5])
 def test_limit_of_a_list(memory: Any, limit: Any) -> None:
     """A limit that is no number of rows is an error that says so."""
@@ -337,6 +380,12 @@ def test_limit_of_a_list(memory: Any, limit: Any) -> None:
         with pytest.raises(InvalidArgument, match="limit is a number of rows"):
             PointReadDriver(session).list_all(limit=limit)
         assert [] == PointReadDriver(session).list_all(limit=0)
+
+
+def test_limit_beyond_all_rows(points: Any) -> None:
+    """A limit larger than a database can count is none."""
+    with points.session() as session:
+        assert 4 == len(PointReadDriver(session).list_all(limit=10**30))
 
 
 @pytest.mark.parametrize("name", ["add", "delete", "flush", "commit", "merge", "connection"])

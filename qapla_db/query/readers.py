@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+import re
+from collections.abc import Iterable, Iterator
 from typing import Any, TypeAlias, TypeVar
 
 import sqlalchemy as sa
@@ -18,6 +19,18 @@ __all__ = ["QUIET", "ReadingSession", "check_parts"]
 M = TypeVar("M")
 
 Readable: TypeAlias = "sa.Select[*tuple[Any, ...]] | sa.CompoundSelect[*tuple[Any, ...]]"
+
+_BETWEEN = r"""|\$(\w*)\$.*?\$\1\$|--[^\n]*|/\*(?!!).*?\*/"""
+_QUOTED = re.compile(rf"""'[^']*'|"[^"]*"|`[^`]*`{_BETWEEN}""", re.DOTALL)
+_QUOTED_ESCAPED = re.compile(
+    rf"""'(?:[^'\\]|\\.)*'|"(?:[^"\\]|\\.)*"|`[^`]*`{_BETWEEN}""", re.DOTALL
+)
+"""What is no word of a statement: texts, quoted names and comments."""
+
+_CHANGES = re.compile(
+    r";|\binto\b|\bdelete\s+from\b|\bupdate\b.*\bset\b", re.IGNORECASE | re.DOTALL
+)
+"""What has no place in a part of a statement that reads: INTO goes with INSERT and SELECT alike."""
 
 QUIET = sa.util.immutabledict({"autoflush": False})
 """Execution options of what is read without a flush before it."""
@@ -81,10 +94,11 @@ def _check_reads(statement: Any) -> None:
 def check_parts(parts: Iterable[sa.ClauseElement]) -> None:
     """Raise for what would change data from inside a select.
 
-    What a function or a literal column does cannot be seen.
+    What a function or an operator of one's own does cannot be seen.
 
     :param parts: selects, or clauses of one.
-    :raises ReadOnlyError: one of them holds an insert, update or delete.
+    :raises ReadOnlyError: one of them holds an insert, update or delete, or a text that
+        writes or goes on to a second statement.
     """
     if any(_changes(inside) for part in parts for inside in visitors.iterate(part)):
         raise ReadOnlyError("this select changes data on the way; use a WriteDriver")
@@ -94,4 +108,23 @@ def _changes(part: Any) -> bool:
     if isinstance(part, sa.TextualSelect):
         text = part.element
         return isinstance(text, sa.TextClause) and text_writes(text.text, for_sure=False)
-    return isinstance(part, UpdateBase)
+    if isinstance(part, UpdateBase):
+        return True
+    return any(map(_text_changes, _texts_of(part)))
+
+
+def _texts_of(part: Any) -> Iterator[str]:
+    if isinstance(part, sa.TextClause):
+        yield part.text
+    elif isinstance(part, sa.ColumnClause) and part.is_literal:
+        yield part.name
+    elif isinstance(part, sa.Select):
+        yield from (hint for _, hint in part._statement_hints)
+        yield from part._hints.values()
+        for added, _ in (*part._prefixes, *part._suffixes):
+            yield from _texts_of(added)
+
+
+def _text_changes(text: str) -> bool:
+    # whether a backslash escapes a quote depends on the server, so that both are looked at
+    return any(_CHANGES.search(quoted.sub(" ", text)) for quoted in (_QUOTED, _QUOTED_ESCAPED))
