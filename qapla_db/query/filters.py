@@ -29,6 +29,9 @@ OrderBy: TypeAlias = str | ColumnElement[Any] | QueryableAttribute[Any] | Sequen
 
 _LISTS = (list, tuple, set, frozenset, range)
 
+_MOST = 65_000
+"""Values of a filter; PostgreSQL takes 65,535 parameters, of which some are left to the rest."""
+
 
 def conditions(model: type[Any], filter_by: FilterBy) -> list[ColumnElement[bool]]:
     """Return the clauses of a filter, which all have to hold.
@@ -36,12 +39,13 @@ def conditions(model: type[Any], filter_by: FilterBy) -> list[ColumnElement[bool
     :param model: the mapped class whose fields a mapping names.
     :param filter_by: a mapping or an SQL expression.
     :raises UnknownField: the model has no such field.
-    :raises InvalidArgument: it is neither a mapping nor an SQL expression, or a value is
-        of a type that the field's column is not compared with.
+    :raises InvalidArgument: it is neither a mapping nor an SQL expression, a value is of a
+        type that the field's column is not compared with, or there are more than 65,000 values.
     """
     if filter_by is None:
         return []
     if isinstance(filter_by, Mapping):
+        _check_number(model, filter_by)
         return [_equals(_usable(model, name), value) for name, value in filter_by.items()]
     element = getattr(filter_by, "__clause_element__", lambda: filter_by)()
     if isinstance(element, ColumnElement):
@@ -50,6 +54,16 @@ def conditions(model: type[Any], filter_by: FilterBy) -> list[ColumnElement[bool
         f"filter_by of {model.__name__} is a mapping of field to value or an SQL expression, "
         f"not {type(filter_by).__name__}"
     )
+
+
+def _check_number(model: type[Any], filter_by: Mapping[str, Any]) -> None:
+    number = sum(len(value) for value in filter_by.values() if isinstance(value, _LISTS))
+    if number > _MOST:
+        raise InvalidArgument(
+            f"filter_by of {model.__name__} compares with {number:,} values, and a statement takes "
+            f"{_MOST:,} at most; read in parts, or put the values into a table and filter by a "
+            "select of it: Model.field.in_(select(...))"
+        )
 
 
 def _usable(model: type[Any], name: str) -> QueryableAttribute[Any]:

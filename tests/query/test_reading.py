@@ -206,3 +206,12 @@ def test_counting_locks_nothing(session: Session) -> None:
     assert check_exists(session, locking, {"code": "WAW"})
     assert locking._for_update_arg is not None
     assert [False, False] == ["FOR UPDATE" in one for one in seen if "FROM city" in one]
+
+
+def test_filters_of_many_values(session: Session) -> None:
+    """A filter takes 65,000 values; more of them are an error that says what to do."""
+    assert 1 == count(session, Street, {"id": range(3, 32_000)}) - 1
+    with pytest.raises(InvalidArgument, match=r"70,000 values.*65,000 at most.*select"):
+        count(session, Street, {"id": range(70_000)})
+    with pytest.raises(InvalidArgument, match="80,000 values"):
+        count(session, Street, {"id": range(40_000), "name": ["s1"] * 40_000})
