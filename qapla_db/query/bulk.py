@@ -22,7 +22,7 @@ from qapla_db.query.fields import mapper_of
 from qapla_db.query.grouping import KeyOrder
 from qapla_db.query.inserts import PlainStore
 from qapla_db.query.rows import Part, Shape, check_no_expression, chunks
-from qapla_db.query.steady import steady
+from qapla_db.query.steady import check_transaction, steady
 from qapla_db.query.targets import announce_write, bind_of, session_of
 
 __all__ = ["bulk_insert"]
@@ -141,6 +141,7 @@ class _Load:
     def store(self, rows: Sequence[Any], start: int) -> None:
         """Store a chunk of rows."""
         connection = self._connection()
+        check_transaction(connection)
         by_copy = len(rows) >= FEW and can_copy(connection.dialect)
         if by_copy and self._copy is None:
             self._copy = CopyStore(connection, self._shape, self._rule)

@@ -6,11 +6,15 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import sqlalchemy as sa
+from sqlalchemy.engine import Connection
 from sqlalchemy.orm import Session, SessionTransaction
 
 from qapla_db.errors import Misuse
 
-__all__ = ["Steady", "steady"]
+__all__ = ["Steady", "check_transaction", "steady"]
+
+
+_STATEMENTS = ("RELEASE SAVEPOINT sa_savepoint_", "ROLLBACK TO SAVEPOINT sa_savepoint_")
 
 
 class Steady:
@@ -45,13 +49,54 @@ class Steady:
             self._committed = self.rows
 
 
+def check_transaction(connection: Connection) -> None:
+    """Raise Misuse where a statement has ended the transaction, as far as the driver tells.
+
+    On SQLite what is stored next would be committed at once.
+    """
+    if getattr(connection.connection.driver_connection, "in_transaction", True) is False:
+        raise _ended_by_sql()
+
+
+def _ended_by_sql() -> Misuse:
+    return Misuse(
+        "the iterable of the rows, or progress=, has ended the session's transaction with a "
+        "statement of its own (COMMIT or ROLLBACK) while they were being stored; what was stored "
+        "before it is committed or lost accordingly. Commit when the call is over"
+    )
+
+
+def _is_missing(error: sa.exc.DBAPIError) -> bool:
+    """Tell whether a savepoint of ours was not there any more."""
+    if not (error.statement or "").startswith(_STATEMENTS):
+        return False
+    arguments = getattr(error.orig, "args", ())
+    return (
+        getattr(error.orig, "sqlstate", None) in ("3B001", "25P01")
+        or arguments[:1] == (1305,)
+        or "no such savepoint" in str(error.orig)
+    )
+
+
 @contextmanager
 def steady(session: Session) -> Iterator[Steady]:
     """Begin a savepoint, and roll it back after an error.
 
     :raises Misuse: its transaction has ended meanwhile; it says what that has left behind.
     """
-    with session.begin_nested() as savepoint:
+    savepoint = session.begin_nested()
+    try:
+        with _heeded(session, savepoint) as found:
+            yield found
+    except sa.exc.DBAPIError as error:
+        if not _is_missing(error):
+            raise
+        raise _ended_by_sql() from error
+
+
+@contextmanager
+def _heeded(session: Session, savepoint: SessionTransaction) -> Iterator[Steady]:
+    with savepoint:
         found = Steady(session, savepoint)
         sa.event.listen(session, "after_commit", found.heed_commit)
         try:

@@ -364,6 +364,25 @@ def test_a_rollback_in_between_is_noticed(memory: Database) -> None:
         assert [] == codes(session)
 
 
+@pytest.mark.parametrize("end", ["COMMIT", "ROLLBACK"])
+def test_an_end_by_sql_is_noticed(database: Database, end: str) -> None:
+    """A transaction that a statement of the iterable's has ended is an error that says so."""
+
+    def rows() -> Iterator[dict[str, Any]]:
+        yield from airports(70)
+        session.execute(sa.text(end))
+        yield from airports(5, 70)
+
+    with database.session() as session:
+        with pytest.raises(Misuse, match=r"COMMIT or ROLLBACK"):
+            bulk_insert(session, Airport, rows(), chunk=70)
+        session.rollback()
+        assert 1 == bulk_insert(session, Airport, [{"code": "NEXT", "name": "goes on"}])
+        session.commit()
+        expected = {"COMMIT": 71, "ROLLBACK": 1}
+        assert expected[end] == len(codes(session))
+
+
 @pytest.mark.parametrize("count", [4, MANY])
 def test_ignore_counts_what_was_stored(database: Database, count: int) -> None:
     """Rows whose key exists are left out, the first of equal ones is stored."""
