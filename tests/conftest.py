@@ -3,6 +3,7 @@ from __future__ import annotations
 import gc
 import itertools
 import os
+import signal
 from collections.abc import Callable, Iterator
 from contextlib import closing, suppress
 from functools import partial
@@ -26,6 +27,12 @@ NOTICED = 5.0
 """Seconds after which a server has noticed that a client is gone."""
 
 _numbers = itertools.count(1)
+
+
+def pytest_configure() -> None:
+    """Let the tests' own processes hear Ctrl-C, also where a shell has the run in the background."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(scope="session")
