@@ -30,7 +30,7 @@ _numbers = itertools.count(1)
 
 
 def pytest_configure() -> None:
-    """Let the tests' own processes hear Ctrl-C, also where a shell has the run in the background."""
+    """Let processes of the tests hear Ctrl-C, also where a shell has the run in the background."""
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
