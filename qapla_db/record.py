@@ -45,6 +45,7 @@ _IMPATIENT = {
     "mysql": "SET SESSION lock_wait_timeout = 2",
     "mariadb": "SET SESSION lock_wait_timeout = 2",
 }
+_IMPATIENT_ARGS = {"sqlite": {"timeout": 2}}
 """Two seconds to wait for a record that somebody has locked."""
 
 
@@ -94,9 +95,10 @@ def is_production(database: HasSettings) -> bool:
 def recorded_as(settings: DatabaseSettings) -> list[Record]:
     """Return the records of a live database, of all its version tables.
 
-    None are found where there is no database, or its server cannot be reached.
+    None are found where there is no database, or its server does not answer at all.
 
-    :raises Refused: there is a record that cannot be read.
+    :raises Refused: there is a record that cannot be read, or a database that cannot
+        be connected to, which may have one.
     """
     backend, url = settings.backend, settings.url
     if backend.is_volatile(url) or not backend.name_of(url):
@@ -104,27 +106,58 @@ def recorded_as(settings: DatabaseSettings) -> list[Record]:
     with ExitStack() as stack:
         try:
             connection = stack.enter_context(_connected(settings))
-        except (sa.exc.DBAPIError, ServerError):
-            return []
+        except (sa.exc.DBAPIError, ServerError) as error:
+            if not _may_be_there(settings):
+                return []
+            raise _unreadable(settings, error) from error
         connection.execution_options(**backend.read_only_options())
         try:
             return [one for table in _tables(connection) for one in records_in(connection, table)]
         except sa.exc.DBAPIError as error:
-            raise Refused(
-                f"the record of the database {settings.name!r} at {settings.address} (table "
-                f"{RECORD_TABLE}) cannot be read: {error.orig}. Let its user read the table, or "
-                "end what has locked it"
-            ) from error
+            raise _unreadable(settings, error) from error
+
+
+def _unreadable(settings: DatabaseSettings, error: sa.exc.DBAPIError | ServerError) -> Refused:
+    cause = error.message if isinstance(error, ServerError) else str(error.orig)
+    return Refused(
+        f"the record of the database {settings.name!r} at {settings.address} (table "
+        f"{RECORD_TABLE}) cannot be read: {' '.join(cause.split()).rstrip('.')}. Let its user "
+        "connect to the database and read the table, or end what has locked it"
+    )
+
+
+def _may_be_there(settings: DatabaseSettings) -> bool:
+    """Tell whether a database that cannot be connected to exists, or may do so."""
+    backend = settings.backend
+    try:
+        return backend.exists(settings.url, settings.default_url, _access(settings))
+    except sa.exc.DBAPIError:
+        return True
+    except ServerError as error:
+        return not backend.is_server or _has_answered(settings, error.__cause__)
+
+
+def _has_answered(settings: DatabaseSettings, error: BaseException | None) -> bool:
+    """Tell whether it was the server that refused a connection: it may accept the next one."""
+    original = getattr(error, "orig", None) or error
+    code = None if original is None else settings.backend.error_code(original)
+    if isinstance(code, int):
+        return not 2000 <= code < 3000  # those are the client's own
+    return code is not None or "FATAL:" in str(original)  # libpq gives no code of a connection
+
+
+def _access(settings: DatabaseSettings) -> Access:
+    return Access(settings.connect_args, settings.name, settings.source)
 
 
 @contextmanager
 def _connected(settings: DatabaseSettings) -> Iterator[Connection]:
     backend = settings.backend
-    access = Access(settings.connect_args, settings.name, settings.source)
-    options = {"poolclass": pool.NullPool, "connect_args": settings.connect_args}
+    connect_args = {**settings.connect_args, **_IMPATIENT_ARGS.get(backend.name, {})}
+    options = {"poolclass": pool.NullPool, "connect_args": connect_args}
     engine = backend.create_engine(settings.url, options, label=settings.name, key=settings.source)
     try:
-        backend.check_present(engine.url, access)
+        backend.check_present(engine.url, _access(settings))
         with engine.connect() as connection:
             yield connection
     finally:

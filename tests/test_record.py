@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import sqlite3
 import threading
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -144,6 +146,50 @@ def test_locked_record(fresh_url: FreshURL, kind: str, lock: str) -> None:
         connection.execute(sa.text(lock))
         with pytest.raises(Refused, match=r"record of the database 'main' .* cannot be read"):
             database.check_droppable(confirm="main")
+
+
+def test_production_without_connections(postgresql_database_url: sa.URL) -> None:
+    """A database that allows no connection is not dropped: what it is cannot be told."""
+    introduce(prepared(postgresql_database_url, "production"))
+    database = prepared(postgresql_database_url)
+    closed = f'ALTER DATABASE "{postgresql_database_url.database}" ALLOW_CONNECTIONS false'
+    with database.backend.administration(database.settings.url) as connection:
+        connection.exec_driver_sql(closed)
+    with pytest.raises(Refused, match=r"'main' .*cannot be read: .*not.* accepting connections"):
+        database.drop(confirm="main")
+    with pytest.raises(Refused, match="connect to the database and read the table"):
+        is_production(database)
+    assert database.exists()
+
+
+def test_production_at_its_limit(postgresql_database_url: sa.URL) -> None:
+    """A database whose user is refused by the server, as at a connection limit, stays too."""
+    introduce(prepared(postgresql_database_url, "production"))
+    maker = prepared(postgresql_database_url)
+    role = f"limited_{postgresql_database_url.database}"[:60]
+    with maker.engine.begin() as connection:
+        connection.execute(sa.text(f'CREATE ROLE "{role}" LOGIN CREATEDB CONNECTION LIMIT 0'))
+    try:
+        database = prepared(postgresql_database_url.set(username=role, password="x"))
+        with pytest.raises(Refused, match=r"cannot be read: .*FATAL"):
+            database.drop(confirm="main")
+    finally:
+        with maker.engine.begin() as connection:
+            connection.execute(sa.text(f'DROP ROLE "{role}"'))
+    assert maker.exists()
+
+
+def test_production_in_a_locked_file(fresh_url: FreshURL) -> None:
+    """A file that somebody keeps locked is not dropped."""
+    url = fresh_url("sqlite")
+    introduce(prepared(url, "production"))
+    database = prepared(url)
+    with closing(sqlite3.connect(str(url.database), isolation_level=None)) as locking:
+        locking.execute("PRAGMA journal_mode = DELETE")
+        locking.execute("BEGIN EXCLUSIVE")
+        with pytest.raises(Refused, match=r"'main' .*cannot be read: database is locked"):
+            database.drop(confirm="main")
+    assert Path(str(url.database)).exists()
 
 
 # --- names and environments
