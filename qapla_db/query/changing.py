@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
 from typing import Any, TypeAlias, TypeVar, overload
 
@@ -11,11 +11,20 @@ from sqlalchemy.engine import Connection
 from sqlalchemy.ext.hybrid import hybrid_method, hybrid_property
 from sqlalchemy.orm import Mapper, Session
 
-from qapla_db.errors import InvalidArgument, Misuse, Unsupported
-from qapla_db.query.batches import Work, batches, check_row, column_of, expire, run
+from qapla_db.errors import InvalidArgument, InvalidRow, Misuse, Unsupported
+from qapla_db.query.batches import Batch, Work, batches, check_row, column_of, expire, run
 from qapla_db.query.bulk import bulk_insert
 from qapla_db.query.conflicts import Rule, rule_of
-from qapla_db.query.fields import check_fields, mapper_of, primary_key
+from qapla_db.query.fields import (
+    as_stored,
+    check_fields,
+    check_stored,
+    is_given_by_database,
+    is_loaded_whole,
+    is_rounded,
+    mapper_of,
+    primary_key,
+)
 from qapla_db.query.inserts import PlainStore
 from qapla_db.query.keys import key_fields, kind_of, table_of
 from qapla_db.query.rows import Shape
@@ -33,14 +42,18 @@ Row: TypeAlias = Mapping[str, Any]
 def update(session: AnySession, instance: M, values: Row) -> M:
     """Set fields of an instance, all of them or none; the next flush stores them.
 
-    An error of the model's own code, such as a validator's, is passed on.
+    An error of the model's own code, such as a validator's, is passed on. Then
+    relationships are as they were too, from either side, and so is what a setter
+    of a hybrid attribute or an association proxy has changed in other instances of
+    the session. What a validator has done to other instances beyond that stays.
 
     :param session: the session that the instance is in.
     :param instance: the instance.
     :param values: field to value.
     :returns: the instance.
     :raises UnknownField: a field that the model does not have; then nothing is set.
-    :raises InvalidArgument: a field that cannot be set; then nothing is set either.
+    :raises InvalidArgument: a field that cannot be set, or would be stored nowhere; then nothing
+        is set either.
     :raises Misuse: the instance is not in this session, which would store nothing.
     """
     session = session_of(session)
@@ -54,9 +67,16 @@ def update(session: AnySession, instance: M, values: Row) -> M:
 
 
 def _check_can_be_set(model: type[Any], names: Iterable[str]) -> None:
-    described = mapper_of(model).all_orm_descriptors
+    check_stored(model, names)
+    mapper = mapper_of(model)
     for name in names:
-        found: Any = described[name]
+        end = mapper.relationships.get(name)
+        if end is not None and end.uselist and not is_loaded_whole(end):
+            raise InvalidArgument(
+                f"{model.__name__}.{name} is a collection that is never loaded as a whole, so it "
+                "could not be given back after an error; use its own methods, such as add()"
+            )
+        found: Any = mapper.all_orm_descriptors[name]
         is_read_only = isinstance(found, hybrid_property) and found.fset is None
         if is_read_only or isinstance(found, hybrid_method):
             raise InvalidArgument(
@@ -127,7 +147,8 @@ def upsert(
     :returns: for one mapping the instance; for several how many rows were stored or matched.
     :raises InvalidArgument: ``by`` names no field, or ``update`` a field of the primary key or
         one that not every row has.
-    :raises Unsupported: the metadata has no such unique key; or, on MySQL and MariaDB,
+    :raises Unsupported: one row is not found again once it is stored; the metadata has no such
+        unique key; or, on MySQL and MariaDB,
         whose statement changes the row of whatever key is hit, there is another
         key that the rows can hit.
     :raises InvalidRow: a row lacks a value for the key, since NULL is equal to nothing, or has
@@ -147,17 +168,20 @@ def upsert(
     rule = rule_of(model, "update", fields, changed)
     shape = Shape(model, exact=True)
     works = []
+    found: list[M] = []
     for batch in batches(mapper, given, fields):
+        _check_stored(mapper, batch, batch.names)
         if update is not None:
             _check_given(_names(update), batch.names)
         store = partial(_store, shape, rule, tuple(batch.names))
+        if one:
+            store = partial(_store_and_find, session, model, fields, found, store)
         works.append(Work(store, batch.rows, batch.start))
     run(session, mapper, works)
+    if one:
+        return found[0]
     expire(session, mapper)
-    if not one:
-        return len(given)
-    wanted = [getattr(model, name) == given[0][name] for name in fields]
-    return session.scalars(sa.select(model).where(*wanted)).one()
+    return len(given)
 
 
 def bulk_update(
@@ -185,6 +209,7 @@ def bulk_update(
     fields = key_fields(by) if by is not None else [one.key for one in primary_key(model)]
     works = []
     for batch in batches(mapper, list(rows), fields, changing=True):
+        _check_stored(mapper, batch, [name for name in batch.names if name not in fields])
         store = partial(_change, mapper, fields, batch.names)
         works.append(Work(store, batch.rows, batch.start))
     matched = run(session, mapper, works)
@@ -233,10 +258,53 @@ def _check_given(update: list[str], names: list[str]) -> None:
         )
 
 
+def _check_stored(mapper: Mapper[Any], batch: Batch, names: list[str]) -> None:
+    for name in names:
+        if is_given_by_database(column_of(mapper, name)):
+            raise InvalidRow(
+                f"row {batch.start}: the field {name!r} of {mapper.class_.__name__} is given by "
+                "the database; leave it out",
+                row=batch.start,
+                field=name,
+            )
+
+
 def _store(
     shape: Shape, rule: Rule, fields: tuple[str, ...], connection: Connection, rows: Sequence[Row]
 ) -> int:
     return PlainStore(connection, shape, rule).store(fields, rows)
+
+
+def _store_and_find(
+    session: Session,
+    model: type[M],
+    fields: list[str],
+    found: list[M],
+    store: Callable[[Connection, Sequence[Row]], int],
+    connection: Connection,
+    rows: Sequence[Row],
+) -> int:
+    """Store a row and read its instance, under the same savepoint."""
+    matched = store(connection, rows)
+    expire(session, mapper_of(model))
+    key = {getattr(model, name): rows[0][name] for name in fields}
+    found += _found(session, model, [field == value for field, value in key.items()])
+    if not found and any(map(is_rounded, key)):
+        wanted = [field == as_stored(field, value) for field, value in key.items()]
+        found += _found(session, model, wanted)
+    if not found:
+        values = ", ".join(f"{field.key}={value!r}" for field, value in key.items())
+        raise Unsupported(
+            f"the {model.__name__} with {values} was stored, but a SELECT does not find it by this "
+            "key, which the database has changed, or criteria of this session hide the row; so it "
+            "was undone. Give the key as the database stores it, or upsert a list of one row, "
+            "which needs no look at it"
+        )
+    return matched
+
+
+def _found(session: Session, model: type[M], wanted: list[Any]) -> Sequence[M]:
+    return session.scalars(sa.select(model).where(*wanted)).unique().all()
 
 
 def _change(

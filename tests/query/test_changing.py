@@ -2,13 +2,23 @@
 
 from __future__ import annotations
 
+import datetime
 from collections.abc import Callable, Iterator
+from decimal import Decimal
 from typing import Any
 
 import pytest
 import sqlalchemy as sa
 from sqlalchemy.ext.hybrid import hybrid_method, hybrid_property
-from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
+from sqlalchemy.orm import (
+    DeclarativeBase,
+    Mapped,
+    ORMExecuteState,
+    column_property,
+    mapped_column,
+    relationship,
+    with_loader_criteria,
+)
 
 from qapla_db import Database, Session
 from qapla_db.errors import (
@@ -72,6 +82,20 @@ class Watch(Base):
     by_by_user: Mapped[str | None] = mapped_column(sa.String(9))
 
 
+class Part(Base):
+    """Fields that are stored nowhere, or otherwise than they are given."""
+
+    __tablename__ = "part"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    size: Mapped[Decimal | None] = mapped_column(sa.Numeric(10, 2), unique=True)
+    made: Mapped[datetime.datetime | None] = mapped_column(sa.DateTime, unique=True)
+    gone: Mapped[bool] = mapped_column(default=False)
+    doubled: Mapped[int | None] = mapped_column(sa.Computed("id * 2"))
+    whole_id: Mapped[int | None] = mapped_column(sa.ForeignKey("part.id"))
+    labelled: Mapped[str] = column_property(id + 1)
+    parts: Mapped[list[Part]] = relationship(viewonly=True)
+
+
 @pytest.fixture
 def session(database: Database) -> Iterator[Session]:
     """A session of an empty database."""
@@ -126,6 +150,62 @@ def test_update_of_what_cannot_be_set(quick: Session) -> None:
     with pytest.raises(InvalidArgument, match=r"Scale\.times cannot be set"):
         update(quick, scale, {"b": 99, "times": 3})
     assert 1 == scale.b
+
+
+@pytest.mark.parametrize("values", [{"labelled": 3}, {"doubled": 4}, {"parts": []}])
+def test_fields_that_are_stored_nowhere(session: Session, values: dict[str, Any]) -> None:
+    """An SQL expression, a computed column and a relationship for reading are refused."""
+    Base.metadata.create_all(session.connection())
+    part = Part(id=1, size=Decimal(1))
+    session.add(part)
+    with pytest.raises(InvalidArgument, match=r"Part\.\w+ cannot be set, since it is"):
+        update(session, part, {"size": Decimal(2), **values})
+    row = {"id": 1, "size": Decimal(2), "doubled": 4}
+    changes: list[Callable[[], object]] = [
+        lambda: bulk_update(session, Part, [{"id": 1, "size": Decimal(3)}, row]),
+        lambda: upsert(session, Part, row, by="id"),
+        lambda: upsert(session, Part, [row], by="id", update="size"),
+    ]
+    for change in changes:
+        with pytest.raises(InvalidRow, match="'doubled' of Part is given by the database"):
+            change()
+    assert 1 == part.size
+    assert 1 == bulk_update(session, Part, [{"doubled": 2, "size": Decimal(5)}], by="doubled")
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        {"size": Decimal("1.005")},
+        {"made": datetime.datetime(2020, 1, 1, 1, 1, 1, 123456)},
+    ],
+    ids=["number", "moment"],
+)
+def test_upsert_of_a_key_that_is_rounded(session: Session, key: dict[str, Any]) -> None:
+    """The row is found, and changed, by the key that the database makes of the one given."""
+    Base.metadata.create_all(session.connection())
+    made = upsert(session, Part, key, by=list(key))
+    assert made is upsert(session, Part, {**key, "gone": True}, by=list(key))
+    assert (True, 1) == (made.gone, session.count(Part))
+
+
+def test_upsert_of_a_row_that_is_hidden(session: Session) -> None:
+    """Where the session's own criteria hide the row, the error says so and nothing is stored."""
+    Base.metadata.create_all(session.connection())
+    session.add(Part(id=1, size=Decimal(1), gone=True))
+    session.flush()
+
+    @sa.event.listens_for(session, "do_orm_execute")
+    def hide(execution: ORMExecuteState) -> None:
+        if execution.is_select:
+            shown = with_loader_criteria(Part, Part.gone == sa.false())
+            execution.statement = execution.statement.options(shown)
+
+    with pytest.raises(Unsupported, match=r"size=Decimal.*criteria of this session hide"):
+        upsert(session, Part, {"size": Decimal(1), "whole_id": 1}, by="size")
+    table = Part.__table__
+    assert [None] == list(session.connection().scalars(sa.select(table.c.whole_id)))
+    assert 1 == upsert(session, Part, [{"size": Decimal(1), "whole_id": 1}], by="size")
 
 
 def test_instance_of_no_session(quick: Session) -> None:
