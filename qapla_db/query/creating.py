@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import nullcontext
+from decimal import Decimal
 from functools import lru_cache
 from typing import Any, TypeVar
 
@@ -11,7 +13,7 @@ from sqlalchemy.orm import Session
 
 from qapla_db.errors import InvalidArgument, Misuse, MultipleFound
 from qapla_db.query.comparing import comparable
-from qapla_db.query.fields import check_arguments, mapper_of
+from qapla_db.query.fields import as_stored, check_arguments, is_rounded, mapper_of
 from qapla_db.query.filters import conditions
 from qapla_db.query.targets import AnySession, backend_of, bind_of, session_of
 
@@ -47,6 +49,10 @@ def get_or_create(
     won a race; then its own error 40001 says that the transaction has to be run
     again.
 
+    A key that the model or the database stores otherwise, such as a number that is
+    rounded or a text that a validator converts, is found by what is stored, once a
+    unique key has refused it; that costs the statements of a lost race and one more.
+
     :param session: the session.
     :param model: the mapped class; its constructor makes the instance.
     :param filter_by: a mapping of field to value, None meaning NULL. An SQL
@@ -56,6 +62,8 @@ def get_or_create(
     :returns: the instance, flushed, and True when it is new.
     :raises MultipleFound: several rows have these values.
     :raises UnknownField: a field that the model does not have.
+    :raises InvalidArgument: a field that would be stored nowhere, several values for one, or one
+        of another type than its column's.
     :raises sqlalchemy.exc.IntegrityError: the new row breaks a rule, and not because
         of a race; the session can go on.
     """
@@ -63,17 +71,26 @@ def get_or_create(
     values = _values(model, filter_by, defaults)
     assert filter_by is not None
     statement, parameters = _look_up(model, filter_by)
-    found = _one(session, model, statement, parameters)
+    # an error of the server's ends a transaction of PostgreSQL, which a savepoint prevents
+    with nullcontext() if _fits(model, filter_by) else session.begin_nested():
+        found = _one(session, model, statement, parameters)
     if found is not None:
         return found, False
+    made: M | None = None
     for attempt in range(1, _ATTEMPTS + 1):
         # flushes what the caller has changed, outside of the savepoint
         savepoint = session.begin_nested()
         try:
             with savepoint:
-                return _create(session, model, values), True
+                made = model(**values)
+                session.add(made)
+                session.flush()
+                return made, True
         except sa.exc.IntegrityError as error:
             found = _one(session, model, _current(session, model, statement), parameters)
+            stored = None if found is not None else _look_up_stored(model, filter_by, made)
+            if stored is not None:
+                found = _one(session, model, _current(session, model, stored), {})
             if found is not None:
                 return found, False
             if attempt == _ATTEMPTS or not _is_gone(session, model, error):
@@ -106,13 +123,6 @@ def _values(
     return values
 
 
-def _create(session: Session, model: type[M], values: Mapping[str, Any]) -> M:
-    instance = model(**values)
-    session.add(instance)
-    session.flush()
-    return instance
-
-
 def _look_up(model: type[M], filter_by: Mapping[str, Any]) -> tuple[sa.Select[M], dict[str, Any]]:
     columns = mapper_of(model).column_attrs
     for name, value in filter_by.items():
@@ -126,6 +136,48 @@ def _look_up(model: type[M], filter_by: Mapping[str, Any]) -> tuple[sa.Select[M]
     }
     prepared: Any = _prepared
     return prepared(model, parts), parameters
+
+
+def _look_up_stored(
+    model: type[M], filter_by: Mapping[str, Any], made: M | None
+) -> sa.Select[M] | None:
+    """Return what looks for a row by the values that the model, and the database, make of these.
+
+    :returns: None where they make nothing else of them.
+    """
+    columns = mapper_of(model).column_attrs
+    wanted: list[Any] = []
+    is_other = False
+    for name, value in filter_by.items():
+        own = value if made is None else sa.inspect(made, raiseerr=True).dict.get(name, value)
+        if name not in columns or own is None or _is_sql(own):
+            wanted += conditions(model, {name: value})
+            continue
+        field = getattr(model, name)
+        is_other = is_other or own != value or is_rounded(field)
+        wanted.append(field == as_stored(field, own))
+    return sa.select(model).where(*wanted).limit(2) if is_other else None
+
+
+def _fits(model: type[Any], filter_by: Mapping[str, Any]) -> bool:
+    """Tell whether numbers are within what their columns hold."""
+    columns: Any = mapper_of(model).column_attrs
+    return all(
+        _is_within(columns[name].expression.type, value)
+        for name, value in filter_by.items()
+        if name in columns and isinstance(value, int | float | Decimal)
+    )
+
+
+def _is_within(kind: Any, value: Any) -> bool:
+    if isinstance(kind, sa.Integer):
+        bits = {sa.SmallInteger: 15, sa.BigInteger: 63}
+        most = 2 ** next((bits[of] for of in bits if isinstance(kind, of)), 31) - 1
+    elif isinstance(kind, sa.Numeric) and kind.precision is not None:
+        most = 10 ** (kind.precision - (kind.scale or 0)) - 1
+    else:
+        return True
+    return bool(value == value and abs(value) <= most)
 
 
 def _is_sql(value: Any) -> bool:
@@ -171,6 +223,8 @@ def _is_gone(session: Session, model: type[Any], error: sa.exc.IntegrityError) -
         return False
     if error.orig is None or backend_of(session, model).error_code(error.orig) not in _DUPLICATES:
         return False
+    if not _is_insert(session, model, error.statement):
+        return False
     insert = error.statement.rpartition(" RETURNING ")[0] or error.statement
     savepoint = session.begin_nested()
     try:
@@ -180,3 +234,15 @@ def _is_gone(session: Session, model: type[Any], error: sa.exc.IntegrityError) -
     finally:
         if savepoint.is_active:
             savepoint.rollback()
+
+
+def _is_insert(session: Session, model: type[Any], statement: str) -> bool:
+    """Tell whether a statement is an INSERT into a table of a model, not one of a listener's."""
+    name_of = bind_of(session, model).dialect.identifier_preparer.format_table
+    names = [name_of(table, use_schema=False) for table in mapper_of(model).tables]
+    into, _, rest = statement.partition(" (")
+    return (
+        into.startswith("INSERT INTO ")
+        and into.removeprefix("INSERT INTO ").rpartition(".")[2] in names
+        and " ON CONFLICT " not in rest
+    )

@@ -2,15 +2,24 @@
 
 from __future__ import annotations
 
+import datetime
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from decimal import Decimal
 from typing import Any
 
 import pytest
 import sqlalchemy as sa
-from sqlalchemy.orm import DeclarativeBase, Mapped, Session, mapped_column
+from sqlalchemy.orm import (
+    DeclarativeBase,
+    Mapped,
+    Session,
+    column_property,
+    mapped_column,
+    validates,
+)
 
 from qapla_db import Database
 from qapla_db.errors import InvalidArgument, Misuse, MultipleFound, ReadOnlyError, UnknownField
@@ -324,9 +333,109 @@ class Login(OwnBase):
 
     __tablename__ = "login"
     id: Mapped[int] = mapped_column(primary_key=True)
-    session: Mapped[str]
-    model: Mapped[str | None]
-    filter_by: Mapped[str | None]
+    session: Mapped[str] = mapped_column(sa.String(9))
+    model: Mapped[str | None] = mapped_column(sa.String(9))
+    filter_by: Mapped[str | None] = mapped_column(sa.String(9))
+
+
+class Price(OwnBase):
+    """Keys that a database, or the model, stores otherwise than they are given."""
+
+    __tablename__ = "price"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    amount: Mapped[Decimal | None] = mapped_column(sa.Numeric(10, 2), unique=True)
+    moment: Mapped[datetime.datetime | None] = mapped_column(sa.DateTime, unique=True)
+    mail: Mapped[str | None] = mapped_column(sa.String(40), unique=True)
+
+    @validates("mail")
+    def _lower(self, key: str, mail: str) -> str:
+        return mail.lower()
+
+
+class Entry(OwnBase):
+    """What a listener writes when a note is stored."""
+
+    __tablename__ = "entry"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    word: Mapped[str] = mapped_column(sa.String(10), unique=True)
+
+
+class Watched(OwnBase):
+    """A model that a listener looks at, with fields that are stored nowhere."""
+
+    __tablename__ = "watched"
+    id: Mapped[int] = mapped_column(primary_key=True)
+    first: Mapped[str] = mapped_column(sa.String(10), unique=True)
+    doubled: Mapped[int | None] = mapped_column(sa.Computed("id * 2"))
+    shouted: Mapped[str] = column_property(sa.func.upper(first))
+
+
+@sa.event.listens_for(Watched, "after_insert")
+def _write(mapper: Any, connection: sa.Connection, target: Any) -> None:
+    if target.first == "breaks":
+        connection.execute(sa.update(Entry).where(Entry.id == 2).values(word="one"))
+
+
+@pytest.fixture
+def own(each_url: sa.URL) -> Iterator[Database]:
+    """A database with the tables of the models here."""
+    with make_application({"main": each_url}) as app:
+        OwnBase.metadata.create_all(app.dbs["main"].engine)
+        yield app.dbs["main"]
+
+
+@pytest.mark.parametrize(
+    "key",
+    [
+        {"amount": Decimal("1.005")},
+        {"moment": datetime.datetime(2020, 1, 1, 1, 1, 1, 123456)},
+        {"mail": "Worf@Example.org"},
+    ],
+    ids=["number", "moment", "validator"],
+)
+def test_key_that_is_stored_otherwise(own: Database, key: dict[str, Any]) -> None:
+    """A key that is rounded, or converted by the model, is found again once it is there."""
+    with own.session() as session:
+        made, created = get_or_create(session, Price, key)
+        assert created
+        assert (made, False) == get_or_create(session, Price, key)
+        assert 1 == session.count(Price)
+
+
+def test_a_listener_breaks_a_rule(own: Database) -> None:
+    """The error of another statement than the model's own is passed on as it is."""
+    with own.session() as session:
+        session.add_all([Entry(id=1, word="one"), Entry(id=2, word="two")])
+        session.flush()
+        with pytest.raises(sa.exc.IntegrityError, match=r"(?i)update entry"):
+            get_or_create(session, Watched, {"first": "breaks"})
+        assert get_or_create(session, Watched, {"first": "x"})[1]
+
+
+@pytest.mark.parametrize("values", [{"shouted": "X"}, {"doubled": 4}])
+def test_fields_that_are_stored_nowhere(memory: Database, values: dict[str, Any]) -> None:
+    """A new row would have another value, so nothing is created by it, or with it."""
+    OwnBase.metadata.create_all(memory.engine)
+    with memory.session() as session:
+        with pytest.raises(InvalidArgument, match=r"Watched\.\w+ cannot be set"):
+            get_or_create(session, Watched, values)
+        with pytest.raises(InvalidArgument, match=r"Watched\.\w+ cannot be set"):
+            get_or_create(session, Watched, {"first": "x"}, **values)
+        assert 0 == session.count(Watched)
+
+
+@pytest.mark.parametrize("key", [{"id": 2**40}, {"amount": Decimal(10) ** 12}])
+def test_number_that_does_not_fit(own: Database, key: dict[str, Any]) -> None:
+    """Where the server refuses a number, what the caller has done before is not lost."""
+    with own.session() as session:
+        session.add(Entry(id=1, word="one"))
+        session.flush()
+        if own.engine.dialect.name == "sqlite":
+            assert get_or_create(session, Price, key)[1]
+        else:
+            with pytest.raises(sa.exc.DBAPIError):
+                get_or_create(session, Price, key)
+        assert "one" == session.scalar(sa.select(Entry.word))
 
 
 def test_fields_named_as_arguments(memory: Database) -> None:
