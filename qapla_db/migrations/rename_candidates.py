@@ -12,6 +12,7 @@ from alembic.operations import ops
 from alembic.runtime.migration import MigrationContext
 from sqlalchemy.engine import Inspector
 
+from qapla_db.migrations.rename_kinds import may_be_same, stored_kinds
 from qapla_db.migrations.rename_ops import Rename, RenameTable, column_rename
 
 __all__ = ["Candidate", "column_candidates", "table_candidates"]
@@ -87,7 +88,7 @@ def table_candidates(
             new = models.get(new_key)
             if new is None:
                 continue
-            score = _likeness(old, new) + 0.4 * ((old_key, new_key) in retargeted)
+            score = _likeness(migration, old, new) + 0.4 * ((old_key, new_key) in retargeted)
             flag = f"{old_key}:{new.name}"
             yield Candidate(
                 table=new_key,
@@ -112,12 +113,17 @@ def _reflected(migration: MigrationContext, name: str, schema: str | None) -> sa
     )
 
 
-def _likeness(old: sa.Table, new: sa.Table) -> float:
+def _likeness(migration: MigrationContext, old: sa.Table, new: sa.Table) -> float:
     """Return the share of columns in common, by name and type, or of types alone."""
-    named = {(one.name, _kind(one)) for one in old.columns}
-    ours = {(one.name, _kind(one)) for one in new.columns}
-    share = len(named & ours) / (len(named | ours) or 1)
-    kinds = [sorted(str(_kind(one)) for one in table.columns) for table in (old, new)]
+    ours = {one.name: one for one in new.columns}
+    common = sum(
+        one.name in ours and may_be_same(migration, one, ours[one.name]) for one in old.columns
+    )
+    share = common / (len(old.columns) + len(new.columns) - common or 1)
+    kinds = [
+        sorted(sorted(stored_kinds(migration.dialect, one.type)) for one in table.columns)
+        for table in (old, new)
+    ]
     return share + 0.2 * (kinds[0] == kinds[1])
 
 
@@ -164,10 +170,11 @@ def column_candidates(
         key = f"{group.schema}.{group.table_name}" if group.schema else group.table_name
         if gone and new and key in models:
             order = _Order(migration, models[key])
+            ours = {column.name: column for column in models[key].columns}
             for old in gone:
                 for one in new:
-                    ours = models[key].c[one.name]
-                    yield _column(migration, key, before.get(key, key), old, ours, order)
+                    found = ours[one.name]
+                    yield _column(migration, key, before.get(key, key), old, found, order)
 
 
 class _Order:
@@ -205,11 +212,6 @@ def _column(
         flags=frozenset(f"{one}.{old.name}:{new.name}" for one in (key, before)),
         operation=column_rename(migration.dialect, table, old.name, new.name, schema or None),
         score=score,
-        is_likely=_kind(old) is _kind(new),
+        is_likely=may_be_same(migration, old, new),
         is_hinted=new.info.get(_HINT) == old.name,
     )
-
-
-def _kind(column: sa.Column[Any]) -> object:
-    """Return what a type is for: numbers, text ..."""
-    return column.type._type_affinity

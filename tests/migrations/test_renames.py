@@ -370,6 +370,45 @@ def test_other_types_are_no_question(small: Project) -> None:
     assert "drop_column('age')" in path.read_text()
 
 
+COLUMN = "table('users', sa.Column({!r}, {}))"
+
+
+@pytest.mark.parametrize(
+    ("old", "new"),
+    [
+        ("sa.Integer", "sa.Float"),
+        ("sa.Integer", "sa.Numeric(8, 2)"),
+        *[
+            (same, same)
+            for same in ("sa.Boolean", "sa.Enum('a', 'b', name='x')", "sa.Interval", "sa.Uuid")
+        ],
+    ],
+)
+def test_types_that_are_stored_as_others(
+    project: Project, each_url: sa.URL, old: str, new: str
+) -> None:
+    """A column whose data the new one may have is asked about, whatever the types are called."""
+    start(project, Case(COLUMN.format("a", old), COLUMN.format("b", new), [], "", ""), each_url)
+    with pytest.raises(Refused, match=r"users\.b is new, and users\.a is gone"):
+        make_revision(project.database(), "rename")
+    assert 1 == len(project.versions())
+
+
+def test_a_table_of_types_that_are_stored_as_others(project: Project, each_url: sa.URL) -> None:
+    """A table whose columns the server stores as other types is asked about too."""
+    before = "table('users', sa.Column('a', sa.Boolean), sa.Column('b', sa.Interval))"
+    start(project, Case(before, before.replace("users", "people"), [], "", ""), each_url)
+    with pytest.raises(Refused, match="--rename users:people"):
+        make_revision(project.database(), "rename")
+
+
+def test_other_names_in_python(small: Project) -> None:
+    """A column that has another key in the models than in the database is asked about too."""
+    small.write_env("main", models("table('users', sa.Column('size', sa.Integer, key='length'))"))
+    with pytest.raises(Refused, match=r"--rename users\.age:size"):
+        make_revision(small.database(), "rename")
+
+
 def test_one_answer_settles_the_others(make_project: MakeProject, fresh_url: FreshURL) -> None:
     """What has been renamed is not asked about again, and the likeliest comes first."""
     url, case, asked = fresh_url("sqlite"), CASES["ambiguous"], list[str]()
