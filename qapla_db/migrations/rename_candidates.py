@@ -15,12 +15,13 @@ from sqlalchemy.engine import Inspector
 from qapla_db.migrations.rename_kinds import may_be_same, stored_kinds
 from qapla_db.migrations.rename_ops import Rename, RenameTable, column_rename
 
-__all__ = ["Candidate", "column_candidates", "table_candidates"]
+__all__ = ["HINT", "Candidate", "column_candidates", "table_candidates"]
 
 _LIKE_ENOUGH = 0.5
 """Share of the columns that two tables have in common; more speaks for it than against."""
 
-_HINT = "renamed_from"
+HINT = "renamed_from"
+"""Key in the ``info`` of a table or column: what it was called before."""
 
 
 @dataclass(frozen=True)
@@ -99,7 +100,7 @@ def table_candidates(
                 operation=RenameTable(name, new.name, schema=schema or None),
                 score=min(score, 1.0),
                 is_likely=score >= _LIKE_ENOUGH,
-                is_hinted=new.info.get(_HINT) in (name, old_key),
+                is_hinted=new.info.get(HINT) in (name, old_key),
             )
 
 
@@ -213,5 +214,5 @@ def _column(
         operation=column_rename(migration.dialect, table, old.name, new.name, schema or None),
         score=score,
         is_likely=may_be_same(migration, old, new),
-        is_hinted=new.info.get(_HINT) == old.name,
+        is_hinted=new.info.get(HINT) == old.name,
     )

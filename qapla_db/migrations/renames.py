@@ -23,6 +23,7 @@ from qapla_db.migrations.rename_candidates import (
     column_candidates,
     table_candidates,
 )
+from qapla_db.migrations.rename_hints import check_columns, check_tables
 from qapla_db.migrations.rename_names import constraint_names, index_names
 from qapla_db.migrations.rename_ops import Rename
 
@@ -132,19 +133,19 @@ class Detection:
         :param script: what autogenerate has found.
         :param tables: what it has looked at.
         :raises Refused: somebody must decide, and nobody can be asked.
-        :raises InvalidArgument: a rename that was said fits nothing.
+        :raises InvalidArgument: a rename that was said, or that the models say, fits nothing.
         :raises MigrationError: a rename cannot be executed.
         """
         trial = _Trial(self.answers.database, migration, script, tables)
-        chosen = self.answers.choose(
-            table_candidates(migration, trial.upgrade, tables.left_alone, tables.metadata)
-        )
+        found = list(table_candidates(migration, trial.upgrade, tables.left_alone, tables.metadata))
+        check_tables(self.answers.database, found, self._decided(found))
+        chosen = self.answers.choose(found)
         before = {key: key for key in tables.names} | {one.new: one.old for one in chosen}
         trial.add(one.operation for one in chosen)
         trial.compare_again()
-        columns = self.answers.choose(
-            column_candidates(migration, trial.upgrade, tables.metadata, before)
-        )
+        found = list(column_candidates(migration, trial.upgrade, tables.metadata, before))
+        check_columns(self.answers.database, trial.upgrade, tables.metadata, self._decided(found))
+        columns = self.answers.choose(found)
         trial.add(one.operation for one in columns)
         trial.compare_again()
         self.answers.check_used()
@@ -154,6 +155,11 @@ class Detection:
         trial.add(constraint_names(migration, _with_neighbours(tables.metadata, touched, before)))
         trial.compare_again()
         trial.finish()
+
+    def _decided(self, candidates: Iterable[Candidate]) -> set[str]:
+        """Return what was renamed and to what, of what the caller has said."""
+        said = [one for one in candidates if one.flags & set(self.answers.said)]
+        return {name for one in said for name in (one.old, one.new)}
 
 
 class _Trial:

@@ -370,6 +370,51 @@ def test_other_types_are_no_question(small: Project) -> None:
     assert "drop_column('age')" in path.read_text()
 
 
+def hinting(name: str, old: str) -> str:
+    return f"sa.Column({name!r}, sa.Integer, info={{'renamed_from': {old!r}}})"
+
+
+@pytest.mark.parametrize("others", [True, False])
+@pytest.mark.parametrize(
+    ("after", "problem"),
+    [
+        (
+            f"table('users', {hinting('b', 'age')}, {hinting('c', 'age')})",
+            r"both users\.b and users\.c were renamed from users\.age",
+        ),
+        (
+            f"table('users', {hinting('b', 'age')}, {hinting('c', 'b')})",
+            r"users\.c was renamed from 'b', but users\.b is still in the models",
+        ),
+        (
+            f"table('users', sa.Column('age', sa.Integer), {hinting('b', 'aeg')})",
+            r"users\.b was renamed from 'aeg', but the migrations have no column users\.aeg",
+        ),
+        (
+            f"table('people', {hinting('age', 'age')}, info={{'renamed_from': 'users'}})\n"
+            "table('folk', sa.Column('age', sa.Integer), info={'renamed_from': 'users'})",
+            "both (people and folk|folk and people) were renamed from users",
+        ),
+    ],
+)
+def test_hints_that_cannot_be(small: Project, after: str, problem: str, others: bool) -> None:
+    """Hints of which not all can be true are an error that names both, and nothing is written."""
+    small.write_env("main", models(after))
+    with pytest.raises(InvalidArgument, match=problem):
+        make_revision(small.database(), "rename", other_renames=others)
+    assert 1 == len(small.versions())
+
+
+def test_what_is_said_wins_over_hints(small: Project) -> None:
+    """What the caller says decides between two hints, and old hints are no error later."""
+    two = f"table('users', {hinting('b', 'age')}, {hinting('c', 'age')})"
+    small.write_env("main", models(two))
+    path = make_revision(small.database(), "rename", renames=["users.age:c"])
+    assert path is not None
+    assert "alter_column('users', 'age', new_column_name='c')" in path.read_text()
+    assert make_revision(small.database(), "again") is None
+
+
 COLUMN = "table('users', sa.Column({!r}, {}))"
 
 
