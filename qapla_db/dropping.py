@@ -7,11 +7,18 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from qapla_db.errors import ConfigurationError, Refused, SettingMissing
+from qapla_db.record import refuse_recorded_as_another
+from qapla_db.record_table import PRODUCTION, plain
 from qapla_db.settings import DatabaseSettings, database_settings
 
-__all__ = ["check_droppable", "refuse_unless_test_database"]
+__all__ = ["PRODUCTION", "check_droppable", "refuse_unless_test_database"]
 
-PRODUCTION = "production"
+_NAMES_A_DATABASE = frozenset({"dbname", "database", "db"})
+_ELSEWHERE = _NAMES_A_DATABASE | {
+    *("host", "hostaddr", "port", "unix_socket"),
+    *("service", "servicefile", "read_default_file", "read_default_group"),
+}
+"""Arguments of a driver's ``connect()`` that win over the URL, or add to it."""
 
 
 def check_droppable(settings: DatabaseSettings, host: Any, *, confirm: str | None = None) -> None:
@@ -20,15 +27,53 @@ def check_droppable(settings: DatabaseSettings, host: Any, *, confirm: str | Non
     :param settings: of the database, prepared.
     :param host: the application, whose other endpoints may use the same.
     :param confirm: the database's name, from a caller who means it.
-    :raises Refused: it is of the environment ``production``, or is not confirmed and
-        not a test database of an application that is prepared for tests.
+    :raises Refused: it is of the environment ``production`` under any of its names, is
+        not confirmed and not a test database of an application that is prepared for
+        tests, or ``connect_args`` lead elsewhere than its URL.
+    :raises RecordMismatch: it is recorded under another name or environment.
     """
+    _refuse_production(settings, host)
+    _refuse_unless_meant(settings, host, confirm)
+    _refuse_elsewhere(settings)
+    shared = [one for one in _registered(host) if one.identity == settings.identity]
+    refuse_recorded_as_another(settings, [settings, *shared])
+
+
+def _registered(host: Any) -> list[DatabaseSettings]:
+    return [one.settings for one in host.dbs.values()]
+
+
+def _refuse_production(settings: DatabaseSettings, host: Any) -> None:
     name, address = settings.name, settings.address
-    if settings.environment.strip().lower() == PRODUCTION:
+    if plain(settings.environment) == PRODUCTION:
         raise Refused(
             f"the database {name!r} at {address} is of the environment 'production' "
             f"('db:{name}:environment') and is never dropped from here"
         )
+    if settings.backend.is_volatile(settings.url):
+        return
+    for other in _registered(host):
+        if plain(other.environment) == PRODUCTION and _may_be_one(settings, other):
+            raise Refused(
+                f"the database {name!r} at {address} is also {other.name!r}, or cannot be told "
+                f"from it, which is of the environment 'production' "
+                f"('db:{other.name}:environment'), and is never dropped from here"
+            )
+
+
+def _refuse_elsewhere(settings: DatabaseSettings) -> None:
+    found = sorted(_ELSEWHERE & set(settings.connect_args))
+    if found:
+        name = settings.name
+        raise Refused(
+            f"the database {name!r} at {settings.address} is not dropped: {', '.join(found)} in "
+            f"'connect_args' of 'db:{name}:options' may lead to another one than its URL. Name "
+            f"server and database in {settings.source!r} alone"
+        )
+
+
+def _refuse_unless_meant(settings: DatabaseSettings, host: Any, confirm: str | None) -> None:
+    name, address = settings.name, settings.address
     if confirm == name:
         return
     if confirm is not None:
@@ -87,7 +132,7 @@ def refuse_unless_test_database(
                 f"the database that {endpoint!r} uses as {other.name!r} ({other.source!r}), or "
                 f"cannot be told from it. {advice}, named e.g. {name}_test"
             )
-    if {"dbname", "database", "db"} & set(tests.connect_args):
+    if _NAMES_A_DATABASE & set(tests.connect_args):
         raise Refused(
             f"the tests of the database {tests.name!r} would drop {tests.address}, but "
             f"'connect_args' in 'db:{tests.name}:options' names a database too; name it in "

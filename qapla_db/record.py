@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Protocol
 
@@ -20,6 +20,7 @@ from qapla_db.record_table import (
     Record,
     RecordTable,
     checksum_of,
+    mismatch,
     plain,
     records_in,
     table_in,
@@ -36,6 +37,7 @@ __all__ = [
     "is_production",
     "record_of",
     "recorded_as",
+    "refuse_recorded_as_another",
     "refuse_recorded_production",
     "rewrite_record",
 ]
@@ -251,3 +253,19 @@ def refuse_recorded_production(settings: DatabaseSettings) -> None:
                 f"the settings say {settings.environment!r}), and is never dropped from here. "
                 f"{one.remedy(settings)}"
             )
+
+
+def refuse_recorded_as_another(
+    settings: DatabaseSettings, sharing: Iterable[DatabaseSettings]
+) -> None:
+    """Refuse to drop a live database that is recorded as another one than the settings mean.
+
+    :param sharing: of all names of the application that are on this database.
+    :raises RecordMismatch: a record has a name of none of them, or another environment.
+    :raises Refused: a record cannot be read.
+    """
+    environments = {one.name: plain(one.environment) for one in sharing}
+    for one in recorded_as(settings):
+        # production has an error of its own
+        if not one.is_production and environments.get(one.name) != plain(one.environment):
+            raise mismatch(one, settings)

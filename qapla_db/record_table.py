@@ -34,6 +34,7 @@ __all__ = [
     "Record",
     "RecordTable",
     "checksum_of",
+    "mismatch",
     "plain",
     "records_in",
     "signature",
@@ -157,7 +158,7 @@ class RecordTable:
         for one in records:
             is_other = self._is_mine(one) and one.name != settings.name
             if is_other or plain(one.environment) != plain(settings.environment):
-                raise _mismatch(one, settings)
+                raise mismatch(one, settings)
         return next((one for one in records if self._is_mine(one)), None)
 
     def _is_mine(self, record: Record) -> bool:
@@ -270,11 +271,11 @@ def checksum_of(path: str | os.PathLike[str] | None) -> str | None:
     return hashlib.sha256(text.replace(b"\r\n", b"\n").replace(b"\r", b"\n")).hexdigest()
 
 
-def _mismatch(record: Record, settings: DatabaseSettings) -> RecordMismatch:
+def mismatch(record: Record, settings: DatabaseSettings) -> RecordMismatch:
     wanted = f"{settings.name}@{settings.environment}"
     return RecordMismatch(
         f"the database {settings.name!r} at {settings.address} is not the one that the settings "
-        f"mean, and nothing was run: it is recorded as {record.identity} (table {RECORD_TABLE}), "
+        f"mean, and nothing was done: it is recorded as {record.identity} (table {RECORD_TABLE}), "
         f"the settings say {wanted}. If {settings.source!r} or 'db:{settings.name}:environment' "
         f"is wrong, correct it. {record.remedy(settings)}"
     )

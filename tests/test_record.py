@@ -192,6 +192,62 @@ def test_production_in_a_locked_file(fresh_url: FreshURL) -> None:
     assert Path(str(url.database)).exists()
 
 
+@pytest.mark.parametrize("endpoint", ["command", "tests"])
+@pytest.mark.parametrize(
+    "environment, name", [("development", "billing"), ("staging", "main")], ids=["name", "env"]
+)
+def test_recorded_as_another(each_url: sa.URL, environment: str, name: str, endpoint: str) -> None:
+    """A database of another name or environment is not dropped, confirmed or not."""
+    introduce(prepared(each_url, environment, name))
+    database = prepared(each_url, endpoint=endpoint)
+    with pytest.raises(RecordMismatch, match=f"nothing was done: .* as {name}@{environment}"):
+        database.drop(confirm="main" if endpoint == "command" else None)
+    assert database.exists()
+
+
+def of_two(url: sa.URL | str, environment: str = "development") -> SmallApplication:
+    """Return an application of which two names, main and audit, are on one database."""
+    settings = {"db:audit:environment": environment}
+    _applications.append(make_application({"main": url, "audit": url}, settings=settings))
+    return _applications[-1]
+
+
+def test_recorded_under_two_names(each_url: sa.URL) -> None:
+    """The records of all names of a database are right when each is as its settings say."""
+    app = of_two(each_url, "staging")
+    introduce(app.dbs["main"])
+    introduce(app.dbs["audit"], "alembic_version_audit")
+    with pytest.raises(RecordMismatch, match="audit@staging"):
+        prepared(each_url).drop(confirm="main")
+    assert app.dbs["main"].drop(confirm="main")
+
+
+def test_production_under_another_name(each_url: sa.URL) -> None:
+    """A database that is production under one of its names is dropped under none."""
+    app = of_two(each_url, " Production")
+    with pytest.raises(Refused, match=r"is also 'audit'.*'db:audit:environment'.*never dropped"):
+        app.dbs["main"].drop(confirm="main")
+    assert app.dbs["main"].exists()
+
+
+@pytest.mark.parametrize(
+    "kind, argument", [("postgresql", "dbname"), ("postgresql", "host"), ("mariadb", "database")]
+)
+def test_connect_args_that_lead_elsewhere(fresh_url: FreshURL, kind: str, argument: str) -> None:
+    """A database is not dropped while its options lead connections to another one."""
+    url, other = fresh_url(kind), fresh_url(kind)
+    introduce_in = prepared(url)
+    introduce_in.create()
+    introduce(prepared(url, "production"))
+    prepared(other).create()
+    value = url.query.get("host") if argument == "host" else other.database
+    options = {"db:main:options": {"connect_args": {argument: value}}}
+    _applications.append(make_application({"main": url}, settings=options))
+    with pytest.raises(Refused, match=f"{argument} in 'connect_args' of 'db:main:options'"):
+        _applications[-1].dbs["main"].drop(confirm="main")
+    assert introduce_in.exists()
+
+
 # --- names and environments
 
 
