@@ -1,6 +1,7 @@
 """Shadow databases: a scratch database beside the real one, gone at the end.
 
-Nothing here reads or writes the real database, and none but a shadow is dropped.
+Of the real database nothing but its record is read, nothing is written, and none but a
+shadow is dropped.
 """
 
 from __future__ import annotations
@@ -21,12 +22,12 @@ from sqlalchemy.engine import Engine
 from qapla_db.backends import Backend, safe_url
 from qapla_db.backends.base import Access
 from qapla_db.database import Database
-from qapla_db.dropping import PRODUCTION
 from qapla_db.errors import MigrationError, QaplaError, Refused, ServerError
 from qapla_db.migrations.commands import Report, run_alembic
 from qapla_db.migrations.connections import connected, migration_engine
 from qapla_db.migrations.models import models_of
 from qapla_db.migrations.owners import is_abandoned, new_token
+from qapla_db.record import is_production
 
 __all__ = ["Shadow", "shadow"]
 
@@ -88,8 +89,9 @@ def shadow(
     :param revision: migrate the shadow to this revision; None leaves it empty.
     :param report: gets a line for each step.
     :param allow_production: make one on a server of the environment ``production`` too.
-    :raises Refused: the environment is ``production``, or the models or settings
-        would lead the migrations out of the shadow.
+    :raises Refused: the environment is ``production`` by the settings or by the database's
+        own record, that cannot be read, or the models or settings would lead the
+        migrations out of the shadow.
     :raises ServerError: it cannot be created.
     :raises MigrationError: a revision failed on it.
     """
@@ -108,11 +110,11 @@ def shadow(
 def _check(database: Database, *, allow_production: bool) -> None:
     """Refuse a shadow beside production, and migrations that would leave their shadow."""
     name, settings = database.name, database.settings
-    if settings.environment.strip().lower() == PRODUCTION and not allow_production:
+    if not allow_production and is_production(database):
         raise Refused(
             f"no shadow database is made beside {name!r} at {settings.address}, which is of the "
-            f"environment 'production' ('db:{name}:environment'); use the settings of a "
-            "development machine, or pass allow_production=True"
+            f"environment 'production' ('db:{name}:environment', or its own record); use the "
+            "settings of a development machine, or pass allow_production=True"
         )
     if database.backend.name not in ("mysql", "mariadb"):
         return

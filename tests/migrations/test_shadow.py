@@ -213,6 +213,20 @@ def test_production(shadowed: Project, each_url: sa.URL) -> None:
         assert exists(made.url)
 
 
+def test_recorded_production(shadowed: Project, each_url: sa.URL) -> None:
+    """Beside what is production by its own record nothing is made either."""
+    production = {"db:main:environment": "production"}
+    migrate(shadowed.application().run_command(production).dbs["main"])
+    before = databases(each_url)
+    database = shadowed.database()
+    with pytest.raises(Refused, match=r"its own record.*allow_production=True"):
+        with shadow(database):
+            pass
+    assert before == databases(each_url)
+    with shadow(database, allow_production=True) as made:
+        assert exists(made.url)
+
+
 def test_options_that_lead_elsewhere(make_project: MakeProject, fresh_url: FreshURL) -> None:
     """An option that leads every connection to the real database is found before anything runs."""
     for kind, argument in (("postgresql", "dbname"), ("mariadb", "database")):
