@@ -53,6 +53,7 @@ class DatabaseStatus:
     :ivar drift: where its models differ from it; None when that was not asked for,
         or cannot be told.
     :ivar migrating: who migrates it now; None when nobody does, or that cannot be told.
+    :ivar recorded: whether its record, where it has one, is as the settings say.
     """
 
     name: str
@@ -68,15 +69,18 @@ class DatabaseStatus:
     unknown: tuple[str, ...] = ()
     drift: tuple[str, ...] | None = None
     migrating: str | None = None
+    recorded: bool = True
 
     @property
     def ready(self) -> bool:
         """Whether this code can work with it: it answers, and lacks no revision of ours.
 
+        One that is recorded under another name or environment is not the one that is meant.
+
         One that newer code has migrated further is ready, so that the processes of
         before go on while new ones start.
         """
-        return self.reachable and self.pending == ()
+        return self.reachable and self.recorded and self.pending == ()
 
     def as_json(self) -> dict[str, Any]:
         """Return it in types that JSON has."""
@@ -98,6 +102,8 @@ class Seen:
 def status_of(database: Database, *, drift: bool = False) -> DatabaseStatus:
     """Return where a database stands; it may be down, missing or broken.
 
+    So may its migrations directory: what its code raises is a problem of the status.
+
     :param database: a prepared database.
     :param drift: compare its models with it too, which takes longer.
     """
@@ -118,7 +124,17 @@ def status_of(database: Database, *, drift: bool = False) -> DatabaseStatus:
             status = replace(status, drift=tuple(differences(database)))
     except (QaplaError, CommandError, sa.exc.SQLAlchemyError) as error:
         status = replace(status, problem=status.problem or _one_line(error))
+    except Exception as error:  # the files of a directory may raise anything
+        status = replace(status, problem=status.problem or _broken(database, error))
     return status
+
+
+def _broken(database: Database, error: Exception) -> str:
+    return (
+        f"the migrations of the database {database.name!r} cannot be read: "
+        f"{type(error).__name__}: {_one_line(error)}. Correct the files in "
+        f"{database.migrations_path}; a KeyError is a revision whose file is missing"
+    )
 
 
 def _exists(database: Database) -> bool | None:
@@ -134,6 +150,7 @@ def _looked(database: Database, script: ScriptDirectory, status: DatabaseStatus)
         status,
         server=found.server,
         migrating=found.migrating,
+        recorded=found.mismatch is None,
         current=where.current,
         pending=where.pending,
         unknown=where.unknown,

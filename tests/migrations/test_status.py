@@ -193,14 +193,46 @@ def test_two_heads(project: Project) -> None:
 
 
 def test_recorded_as_another(project: Project) -> None:
-    """A copy of production says so; it can be worked with."""
+    """A copy of production says so, and is not ready: it is not the database that is meant."""
     three_steps(project)
     settings = {"db:main:environment": "production"}
     migrate(project.application().run_command(settings).dbs["main"])
     found = status_of(project.database())
     assert found.problem is not None
     assert "recorded as main@production" in found.problem
-    assert found.ready
+    assert ((), False) == (found.pending, found.ready)
+
+
+def test_middle_revision_deleted(make_project: MakeProject, fresh_url: FreshURL) -> None:
+    """A revision that others build upon and whose file is gone is a problem in the status."""
+    project = make_project({"main": fresh_url("sqlite")})
+    three_steps(project)
+    migrate(project.database())
+    remove(project, "a2")
+    found = status_of(project.database(), drift=True)
+    assert (True, False) == (found.reachable, found.ready)
+    assert found.problem is not None
+    assert "a2" in found.problem
+
+
+@pytest.mark.parametrize(
+    "text, problem",
+    [("def upgrade(:\n", "SyntaxError"), ("import no_such_module\n", "no_such_module")],
+    ids=["syntax", "import"],
+)
+def test_broken_revision(
+    make_project: MakeProject, fresh_url: FreshURL, text: str, problem: str
+) -> None:
+    """A file that Python cannot run is a problem in the status."""
+    project = make_project({"main": fresh_url("sqlite")})
+    three_steps(project)
+    database = project.database()
+    migrate(database)
+    (project.directory("main") / "versions" / "a2_.py").write_text(text)
+    found = status_of(database)
+    assert (True, False) == (found.reachable, found.ready)
+    assert found.problem is not None
+    assert problem in found.problem
 
 
 def test_version_table_of_the_user(make_project: MakeProject, fresh_url: FreshURL) -> None:
