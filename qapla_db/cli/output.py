@@ -8,7 +8,7 @@ import sys
 import traceback
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TextIO
 
 import typer
 
@@ -41,16 +41,24 @@ def say(line: str = "", *, err: bool = False) -> None:
 
 def on_terminal() -> bool:
     """Tell whether there is somebody who can be asked."""
-    return sys.stdin.isatty() and sys.stdout.isatty()
+    return _is_terminal(sys.stdin) and _is_terminal(sys.stdout)
+
+
+def _is_terminal(stream: TextIO | None) -> bool:
+    """Tell whether a stream, which Python lacks where the process got it closed, is a terminal."""
+    return stream is not None and not stream.closed and stream.isatty()
 
 
 def yes_or_no(question: str) -> bool:
-    """Ask on the terminal; whatever is not yes is no."""
+    """Ask on the terminal; whatever is not yes is no.
+
+    :raises typer.Abort: the end of the input is no answer.
+    """
     try:
         answer = input(f"{question} [y/N] ")
     except EOFError:
         say()
-        return False
+        raise typer.Abort from None
     return answer.strip().lower() in ("y", "yes")
 
 
@@ -64,7 +72,7 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
 
     :param columns: their titles.
     """
-    if sys.stdout.isatty():
+    if _is_terminal(sys.stdout):
         _print_rich_table(columns, rows)
         return
     lines = [columns, *rows]

@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 import re
+import select
 import subprocess
+import sys
+from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
@@ -13,7 +17,7 @@ from tests.cli.conftest import Cli, CliOf
 from tests.cli.test_databases import CREATE, two_steps
 from tests.conftest import FreshURL
 from tests.migrations.conftest import MakeProject
-from tests.migrations.project import Project, tables
+from tests.migrations.project import WAIT, Project, tables
 
 
 def test_there_and_back(project: Project, cli: Cli, each_url: sa.URL) -> None:
@@ -98,6 +102,72 @@ def test_revision(project: Project, cli: Cli, each_url: sa.URL) -> None:
     assert ["data.py", "ships.py"] == sorted(name.rpartition("_")[2] for name in project.versions())
     cli("upgrade")
     assert "ship" in tables(each_url)
+
+
+NO_PTY = sys.platform == "win32"
+
+
+@pytest.mark.skipif(NO_PTY, reason="no pseudo-terminals")
+@pytest.mark.parametrize(("typed", "code"), [(b"\x04", 1), (b"\x03", 130)])
+def test_no_answer(
+    make_project: MakeProject, fresh_url: FreshURL, cli_of: CliOf, typed: bytes, code: int
+) -> None:
+    """Ctrl-D or Ctrl-C at the question about a rename ends the command, and no file is written."""
+    project = make_project({"main": fresh_url("sqlite")})
+    cli, ship = (
+        cli_of(project),
+        "Model = sa.MetaData()\nsa.Table('s', Model, sa.Column({!r}, sa.Text))",
+    )
+    project.write_env("main", ship.format("old"))
+    cli("revision", "-m", "ships")
+    project.write_env("main", ship.format("new"))
+    output, status = on_terminal(
+        [sys.executable, "-m", "qapla_db", "revision"], project.root, typed
+    )
+    assert "Was s.old renamed to s.new?" in output
+    assert code == status, output
+    assert 1 == len(project.versions())
+
+
+def on_terminal(command: list[str], root: Path, typed: bytes) -> tuple[str, int]:
+    """Run a command on a terminal, type once it asks, and return its output and exit code."""
+    import pty
+    import termios
+
+    ours, theirs = pty.openpty()
+
+    def make_it_the_terminal() -> None:
+        import fcntl
+
+        os.setsid()
+        fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+
+    process = subprocess.Popen(
+        command,
+        cwd=root,
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
+        preexec_fn=make_it_the_terminal,
+    )
+    os.close(theirs)
+    output = b""
+    try:
+        while select.select([ours], [], [], WAIT)[0]:
+            try:
+                part = os.read(ours, 4096)
+            except OSError:  # the other end is closed
+                break
+            if not part:
+                break
+            output += part
+            if b"[y/N]" in part:
+                os.write(ours, typed)
+        return output.decode(), process.wait(WAIT)
+    finally:
+        process.kill()
+        process.wait(WAIT)
+        os.close(ours)
 
 
 def test_upgrade_missing(make_project: MakeProject, cli_of: CliOf, fresh_url: FreshURL) -> None:

@@ -193,3 +193,24 @@ def test_names_and_revision(two: Cli) -> None:
     )
     assert "one revision at most" in two.error("upgrade", "main", "x", "y", code=2)
     assert "which revision?" in two.error("downgrade", "main", code=2)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no sh")
+@pytest.mark.parametrize(
+    ("closed", "arguments", "code"),
+    [("<&-", ["drop", "main"], 3), (">&-", ["history", "main"], 0), (">&-", ["drop", "main"], 3)],
+)
+def test_closed_streams(two: Cli, closed: str, arguments: list[str], code: int) -> None:
+    """A process that got its input or output closed has no terminal, and works."""
+    (two.root / "migrations/main/versions").mkdir(parents=True)
+    two("create", "main")
+    done = subprocess.run(
+        ["sh", "-c", f'exec "$@" {closed}', "sh", *PYTHON, "-m", "qapla_db", *arguments],
+        cwd=two.root,
+        stderr=subprocess.PIPE,
+        text=True,
+        timeout=WAIT,
+    )
+    assert code == done.returncode, done.stderr
+    assert "AttributeError" not in done.stderr
+    assert ("there is no terminal" in done.stderr) == (code == 3)
