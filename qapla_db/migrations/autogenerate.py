@@ -22,6 +22,7 @@ __all__ = [
     "metadata_of",
     "plugins",
     "without_constraints_of_types",
+    "write_percents_once",
 ]
 
 VERSION_TABLE = "alembic_version"
@@ -178,6 +179,22 @@ def compare_defaults_safely(context: MigrationContext) -> None:
         return not compare(context.connection, ours, stored, wanted)
 
     vars(context.impl)["compare_server_default"] = differs
+
+
+def write_percents_once(context: MigrationContext) -> None:
+    """Have expressions written into revisions as the models have them.
+
+    Alembic writes what is meant for the driver, in which some dialects double the percent
+    signs; when the revision runs they are doubled again, and the server stores both. So the
+    method of this one context is replaced.
+    """
+    render = type(context.impl).render_ddl_sql_expr
+
+    def once(expression: sa.ClauseElement, *arguments: Any, **options: Any) -> str:
+        text = render(context.impl, expression, *arguments, **options)
+        return text.replace("%%", "%") if _doubles_percents(context.dialect) else text
+
+    vars(context.impl)["render_ddl_sql_expr"] = once
 
 
 def _rendered(column: sa.Column[Any], dialect: Dialect) -> str | None:

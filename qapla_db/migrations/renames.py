@@ -17,7 +17,7 @@ from alembic.operations import Operations, ops
 from alembic.runtime.migration import MigrationContext
 
 from qapla_db.errors import InvalidArgument, MigrationError, Refused
-from qapla_db.migrations.autogenerate import OwnTables
+from qapla_db.migrations.autogenerate import OwnTables, write_percents_once
 from qapla_db.migrations.rename_candidates import (
     Candidate,
     column_candidates,
@@ -136,6 +136,7 @@ class Detection:
         :raises InvalidArgument: a rename that was said, or that the models say, fits nothing.
         :raises MigrationError: a rename cannot be executed.
         """
+        write_percents_once(migration)
         trial = _Trial(self.answers.database, migration, script, tables)
         found = list(table_candidates(migration, trial.upgrade, tables.left_alone, tables.metadata))
         check_tables(self.answers.database, found, self._decided(found))
