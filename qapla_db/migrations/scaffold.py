@@ -27,7 +27,7 @@ AlembicEnv({application}, {model}, "{name}").run()
 """
 
 _TEMPLATE = '''\
-"""${message}
+"""${message.replace("\\\\", "\\\\\\\\").replace('"""', '\\\\"' * 3)}
 
 Revision: ${up_revision}
 Revises: ${down_revision | comma,n}

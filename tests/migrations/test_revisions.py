@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import ast
+import warnings
 from pathlib import Path
 
 import pytest
@@ -10,6 +12,7 @@ import sqlalchemy as sa
 from qapla_db.errors import MigrationError, Refused
 from qapla_db.migrations import migrate
 from qapla_db.migrations.revisions import make_revision
+from qapla_db.migrations.scaffold import Application, scaffold
 from tests.conftest import FreshURL
 from tests.migrations.conftest import MakeProject
 from tests.migrations.project import Project, rows, tables
@@ -60,6 +63,80 @@ def test_changes_by_hand(project: Project, each_url: sa.URL) -> None:
     migrate(database)
     rows(each_url, "ALTER TABLE t ADD COLUMN by_hand integer")
     assert make_revision(database, "nothing") is None
+
+
+PERCENTS = """
+Model = sa.MetaData()
+sa.Table(
+    't', Model,
+    sa.Column('id', sa.Integer, primary_key=True),
+    sa.Column('j', sa.String(20), server_default=sa.text("'7%'")),
+    sa.Column('k', sa.String(20), server_default='8%'),
+    sa.Column('l', sa.String(20), server_default=sa.text("'9%%'")),
+    sa.CheckConstraint("j <> '50%'", name='not_half'),
+)
+"""
+LATER = """
+Model.tables['t'].append_column(sa.Column('m', sa.String(20), server_default=sa.text("'6%'")))
+"""
+
+
+def test_percent_signs(project: Project, each_url: sa.URL) -> None:
+    """Percent signs of constraints and defaults are stored as the models have them."""
+    project.write_env("main", PERCENTS)
+    database = project.database()
+    make_revision(database, "add t")
+    project.write_env("main", PERCENTS + LATER)
+    make_revision(database, "add m")
+    migrate(database)
+    rows(each_url, "INSERT INTO t (id) VALUES (1)")
+    assert [("7%", "8%", "9%%", "6%")] == rows(each_url, "SELECT j, k, l, m FROM t")
+    rows(each_url, "INSERT INTO t (id, j) VALUES (2, '50%%')")
+    with pytest.raises(sa.exc.DBAPIError):
+        rows(each_url, "INSERT INTO t (id, j) VALUES (3, '50%')")
+    assert make_revision(database, "nothing") is None
+
+
+MESSAGES = [
+    '"""',
+    'say """"no',
+    "C:\\new\\x",
+    "ends with \\",
+    '"',
+    'the "last"',
+    "two\nlines",
+    "${x}",
+    "%d",
+]
+
+
+@pytest.mark.parametrize("message", MESSAGES)
+def test_any_message(offline: Project, message: str) -> None:
+    """Whatever the message is the file compiles, and says it."""
+    template = offline.directory("main") / "script.py.mako"
+    template.unlink()
+    database = offline.database()
+    scaffold([database], Application((), "app", None), offline.root)
+    assert template.exists()
+    path = make_revision(database, message, empty=True)
+    assert path is not None
+    with warnings.catch_warnings(action="error"):
+        doc = ast.get_docstring(ast.parse(path.read_text()), clean=False)
+    assert doc is not None
+    assert doc.startswith(f"{message}\n\nRevision: ")
+
+
+@pytest.mark.parametrize("empty", [True, False])
+def test_a_file_that_does_not_compile(
+    make_project: MakeProject, fresh_url: FreshURL, empty: bool
+) -> None:
+    """A template that makes no Python of the message is named, and no file stays behind."""
+    project = make_project({"main": fresh_url("sqlite")})
+    project.write_env("main", ONE)
+    for message in ('"""', "nul\0"):
+        with pytest.raises(MigrationError, match=r"script\.py\.mako makes of it does not compile"):
+            make_revision(project.database(), message, empty=empty)
+        assert [] == project.versions()
 
 
 def test_empty(offline: Project) -> None:
