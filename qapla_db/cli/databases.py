@@ -79,15 +79,20 @@ def drop(
     ] = None,
 ) -> None:
     """Delete databases with everything in them, after asking."""
-    for database in choice.databases(names, everything):
+    databases = choice.databases(names, everything)
+    _refuse_other_names(yes or [], databases)
+    for database in databases:
         database.check_droppable(confirm=database.name)
-        if not database.exists():
-            say(f"{database.name}: {database.settings.address} is not there")
-            continue
-        if database.name not in (yes or []):
-            _ask(database)
-        database.drop(confirm=database.name)
-        say(f"{database.name}: dropped {database.settings.address}")
+    # nothing is dropped before everything is confirmed
+    for database in databases:
+        if database.exists():
+            _tell_other_names(database)
+            if database.name not in (yes or []):
+                _ask(database)
+    for database in databases:
+        dropped = database.drop(confirm=database.name)
+        address = database.settings.address
+        say(f"{database.name}: " + (f"dropped {address}" if dropped else f"{address} is not there"))
 
 
 def recreate(choice: Choice, names: Names = None, everything: All = False) -> None:
@@ -131,6 +136,25 @@ def _wait_for(database: Database, seconds: float) -> None:
 
 
 # --- drop
+
+
+def _refuse_other_names(yes: list[str], databases: list[Database]) -> None:
+    names = [one.name for one in databases]
+    others = [name for name in yes if name not in names]
+    if others:
+        raise Refused(
+            f"no database was dropped: --yes {' --yes '.join(others)} is for none of those that "
+            f"were to be, {', '.join(names)}; a script that means it says "
+            f"--yes {' --yes '.join(names)}"
+        )
+
+
+def _tell_other_names(database: Database) -> None:
+    from qapla_db.migrations.environment import sharing
+
+    others = [one.name for one in sharing(database) if one is not database]
+    if others:
+        say(f"{database.name}: {', '.join(others)} is on the same database and goes with it")
 
 
 def _ask(database: Database) -> None:

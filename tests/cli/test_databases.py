@@ -96,6 +96,28 @@ def test_drop_names_the_database(cli: Cli, each_url: sa.URL) -> None:
     assert "is not there" in cli("drop", "--yes", "main").stdout
 
 
+def test_drop_all_or_none(make_project: MakeProject, cli_of: CliOf, fresh_url: FreshURL) -> None:
+    """Of several databases none is dropped before each is confirmed, and each --yes is for one."""
+    urls = {name: fresh_url("sqlite") for name in ("main", "audit")}
+    cli = cli_of(make_project(urls))
+    for url in urls.values():
+        rows(url, "CREATE TABLE precious (id INTEGER)")
+    cli("drop", "--all", "--yes", "main", code=3)
+    message = cli.error("drop", "main", "--yes", "main", "--yes", "audit")
+    assert "no database was dropped: --yes audit is for none of those" in message
+    assert [["precious"]] * 2 == [tables(url) for url in urls.values()]
+    assert 2 == cli("drop", "--all", "--yes", "main", "--yes", "audit").stdout.count(": dropped")
+    assert not any(is_there(url) for url in urls.values())
+
+
+def test_drop_of_two_names(make_project: MakeProject, cli_of: CliOf, missing: sa.URL) -> None:
+    """drop says which other names are on the database that goes."""
+    cli = cli_of(make_project({"main": missing, "audit": missing}))
+    cli("create", "main")
+    assert "audit is on the same database" in cli("drop", "main", "--yes", "main").stdout
+    assert not is_there(missing)
+
+
 def test_drop_production(make_project: MakeProject, cli_of: CliOf, each_url: sa.URL) -> None:
     """A database of the environment production is not dropped, whoever is named."""
     project = make_project({"main": each_url})
