@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import ast
 import io
+import re
 import subprocess
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,6 +16,7 @@ from alembic.script import ScriptDirectory
 from alembic.script.revision import MultipleHeads, ResolutionError, RevisionError
 from alembic.util import CommandError
 
+from qapla_db.cli.output import short
 from qapla_db.database import Database
 from qapla_db.errors import MigrationError, QaplaError, ServerError
 from qapla_db.migrations.commands import FILE_TEMPLATE
@@ -21,6 +25,9 @@ __all__ = ["config_of", "explained", "script_of"]
 
 _GIT_WAIT = 10.0
 """Seconds that git may take."""
+
+_GAP = re.compile(r"Revision (?P<revision>.+) referenced from .+ is not present", re.DOTALL)
+"""Alembic's warning of a revision that another one follows and no file has."""
 
 
 def config_of(database: Database) -> Config:
@@ -52,18 +59,24 @@ def explained(database: Database, asked: str | None = None) -> Iterator[None]:
 
     :param asked: the revision that the user has named.
     """
-    try:
-        yield
-    except (CommandError, RevisionError, QaplaError) as error:
-        better = _better(error, database, asked)
-        if better is None:
-            raise
-        raise better from error
+    with warnings.catch_warnings():
+        # Alembic warns of it, and then fails with a bare KeyError
+        warnings.filterwarnings("error", _GAP.pattern, UserWarning)
+        try:
+            yield
+        except (CommandError, RevisionError, QaplaError, UserWarning) as error:
+            better = _better(error, database, asked)
+            if better is None:
+                raise
+            raise better from error
 
 
 def _better(error: BaseException, database: Database, asked: str | None) -> QaplaError | None:
     causes = list(_causes(error))
     for cause in causes:
+        gap = _GAP.fullmatch(str(cause)) if isinstance(cause, UserWarning) else None
+        if gap is not None:
+            return _missing_file(Path(database.migrations_path), gap["revision"], database.name)
         if isinstance(cause, ResolutionError):
             return _cannot_locate(database, str(cause.argument), asked)
         if isinstance(cause, MultipleHeads):
@@ -130,6 +143,33 @@ def _cannot_locate(database: Database, revision: str, asked: str | None) -> Migr
     )
 
 
+def _missing_file(directory: Path, revision: str, name: str) -> MigrationError:
+    files = sorted(path for path in directory.rglob("*.py") if revision in _followed(path))
+    needed = ", ".join(map(short, files)) or "another one"
+    where = _in_git(directory, revision) or "Bring the file back, or change what follows it"
+    return MigrationError(
+        f"the revision {revision!r} of the database {name!r} is needed by {needed} and its file "
+        f"is missing. {where}"
+    )
+
+
+def _followed(path: Path) -> set[object]:
+    """Return the revisions that the one in a file comes after."""
+    try:
+        body = ast.parse(path.read_bytes()).body
+    except (SyntaxError, ValueError):
+        return set()
+    found: set[object] = set()
+    for one in body:
+        if isinstance(one, ast.Assign | ast.AnnAssign) and one.value is not None:
+            targets = one.targets if isinstance(one, ast.Assign) else [one.target]
+            names = {target.id for target in targets if isinstance(target, ast.Name)}
+            if names & {"down_revision", "depends_on"}:
+                values = ast.walk(one.value)
+                found |= {value.value for value in values if isinstance(value, ast.Constant)}
+    return found
+
+
 def _elsewhere(database: Database, revision: str) -> str | None:
     """Say which other registered database has a revision."""
     for other in database.host.dbs.values():
@@ -137,7 +177,7 @@ def _elsewhere(database: Database, revision: str) -> str | None:
             continue
         try:
             script_of(other).get_revision(revision)
-        except (CommandError, RevisionError, QaplaError):
+        except (CommandError, RevisionError, QaplaError, UserWarning):
             continue
         return (
             f"It belongs to the database {other.name!r}: name that one, or see whether "
@@ -149,7 +189,9 @@ def _elsewhere(database: Database, revision: str) -> str | None:
 def _in_git(directory: Path, revision: str) -> str | None:
     """Say where git has a file with a revision: deleted here, or on another branch."""
     log = ["log", "--all", "--format=%h", "--diff-filter=A", "--name-only", "-1"]
-    added = _git(directory, *log, "-S", revision, "--", ".").split()
+    # other files have it too, as what they follow
+    line = f"^revision( *:[^=]*)? *= *[\"']{re.escape(revision)}[\"']"
+    added = _git(directory, *log, "-G", line, "--", ".").split()
     if len(added) < 2:
         return None
     commit, path = added[0], added[-1]

@@ -268,6 +268,50 @@ def test_deleted_revision(in_git: Project, cli_of: CliOf) -> None:
     assert "nothing to do, at a2" in cli("upgrade", "main").stdout
 
 
+EVERYWHERE = [
+    ["upgrade", "main"],
+    ["downgrade", "main", "base"],
+    ["stamp", "main", "a2"],
+    ["plan", "main"],
+    ["heads", "main"],
+    ["history", "main"],
+    ["sql", "main"],
+    ["merge", "main"],
+    ["revision", "main", "-m", "more"],
+    ["revision", "main", "-m", "more", "--empty"],
+]
+
+
+@pytest.mark.filterwarnings("default:Revision")
+def test_deleted_revision_in_the_middle(in_git: Project, cli_of: CliOf) -> None:
+    """Without a file that another one follows every command names both, and brings it back."""
+    in_git.revision("a3", "pass", after="a2")
+    git(in_git, "add", "-A")
+    git(in_git, "commit", "-m", "more")
+    cli = cli_of(in_git)
+    cli("upgrade", "main")
+    git(in_git, "rm", "migrations/main/versions/a2_.py")
+    for command in EVERYWHERE:
+        line = cli.error(*command)
+        assert "the revision 'a2' of the database 'main' is needed by " in line, command
+        assert "migrations/main/versions/a3_.py and its file is missing" in line
+        assert "a2_.py is in the commit" in line
+    git(in_git, "commit", "-m", "no runways")
+    line = cli.error("upgrade", "main")
+    command = line.partition("to have it back: ")[2].split()
+    git(in_git, *command[1:])
+    assert "nothing to do, at a3" in cli("upgrade", "main").stdout
+
+
+@pytest.mark.filterwarnings("default:Revision")
+def test_lost_revision_in_the_middle(two: Project, cli_of: CliOf) -> None:
+    """Without git what is missing is named too."""
+    (two.directory("main") / "versions" / "a1_.py").unlink()
+    line = cli_of(two).error("heads", "main")
+    assert "'a1'" in line
+    assert "a2_.py and its file is missing. Bring the file back" in line
+
+
 def test_lost_revision(two: Project, cli_of: CliOf) -> None:
     """Without git there is still a way on."""
     cli = cli_of(two)
