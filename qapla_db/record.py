@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager
-from typing import Protocol
+from typing import Any, Protocol
 
 import sqlalchemy as sa
 from sqlalchemy import pool
@@ -56,6 +56,13 @@ class HasSettings(Protocol):
 
     @property
     def settings(self) -> DatabaseSettings: ...
+
+
+class Registered(HasSettings, Protocol):
+    """A database that knows the others of its application."""
+
+    @property
+    def host(self) -> Any: ...
 
 
 def record_of(
@@ -184,39 +191,69 @@ def _tables(connection: Connection) -> list[sa.Table]:
 # --- making it right
 
 
-def rewrite_record(database: HasSettings, *, confirm: str) -> None:
+def rewrite_record(database: Registered, *, confirm: str, version_table: str | None = None) -> None:
     """Make the record of a database say what the settings say.
 
     It is for a copy of production that was restored elsewhere on purpose, and for
-    an application that gave its database another name. Of a record that says
-    ``production`` nothing is changed while others are connected, as they are to
-    production and not to a copy.
+    an application that gave its database another name. Of a database that is recorded
+    as ``production`` nothing is changed while others are connected, as they are to
+    production and not to a copy. Each of several names on one database has a record of
+    its own.
 
     :param database: a prepared database.
     :param confirm: what the record says now, ``name@environment``, from a caller who
         knows that this is right.
-    :raises Refused: it says something else, there is no record, or the database is in use.
+    :param version_table: whose record it is, as ``schema.name`` where ``env.py`` sets a
+        schema; the database's own by default.
+    :raises Refused: it says something else, or the same as the settings, there is no
+        record, nothing could be changed, or the database is in use.
     """
     settings = database.settings
     where = f"the record of the database {settings.name!r} at {settings.address}"
+    environment = settings.environment.strip()
+    wanted = version_table or _version_table(database)
     with _connected(settings) as connection, connection.begin():
-        tables = _tables(connection)
-        records = [one for table in tables for one in records_in(connection, table)]
-        if confirm not in [one.identity for one in records]:
-            said = ", ".join(one.identity for one in records) or "nothing"
-            raise Refused(f"{where} is not changed: it says {said}, which is not {confirm!r}")
-        if any(one.is_production for one in records):
+        found = [
+            (table, one) for table in _tables(connection) for one in records_in(connection, table)
+        ]
+        own = [(table, one) for table, one in found if one.version_table == wanted]
+        meant = [table for table, one in own if one.identity == confirm]
+        if not meant:
+            raise Refused(_other_than(confirm, where, wanted, [one for _, one in found]))
+        if confirm == f"{settings.name}@{environment}":
+            raise Refused(f"{where} is not changed: it says {confirm} already, as the settings do")
+        if any(one.is_production for _, one in found):
             _refuse_in_use(connection, where)
-        renamed = confirm.rpartition("@")[0]
-        if settings.name in [one.name for one in records]:
-            renamed = settings.name
-        for table in tables:
-            connection.execute(
-                sa.update(table).values(
-                    environment=settings.environment,
-                    name=sa.case((table.c.name == renamed, settings.name), else_=table.c.name),
+        values = {"name": settings.name, "environment": environment}
+        for table in meant:
+            update = sa.update(table).where(table.c.version_table == wanted).values(values)
+            if not connection.execute(update).rowcount:
+                raise Refused(
+                    f"{where} is not changed: its user may not change the rows of {table.fullname}"
                 )
-            )
+
+
+def _version_table(database: Registered) -> str:
+    """Return the usual version table of a database, as ``env.py`` chooses it."""
+    settings = database.settings
+    names = [
+        one.name for one in database.host.dbs.values() if one.settings.identity == settings.identity
+    ]
+    return VERSION_TABLE if settings.name in names[:1] else f"{VERSION_TABLE}_{settings.name}"
+
+
+def _other_than(confirm: str, where: str, wanted: str, records: list[Record]) -> str:
+    said = ", ".join(one.identity for one in records if one.version_table == wanted) or "nothing"
+    others = [
+        f"version_table={one.version_table!r} says {one.identity}"
+        for one in records
+        if one.version_table != wanted
+    ]
+    more = f". Of others {', '.join(others)}" if others else ""
+    return (
+        f"{where} is not changed: it says {said}, which is not {confirm!r} (version table "
+        f"{wanted}){more}"
+    )
 
 
 def _refuse_in_use(connection: Connection, where: str) -> None:

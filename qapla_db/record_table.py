@@ -97,9 +97,14 @@ class Record:
 
     def remedy(self, settings: DatabaseSettings) -> str:
         """Return what to do about a copy that is recorded as what it was copied from."""
+        # of several names on one database each has a record and a version table of its own
+        is_others = self.version_table == f"{VERSION_TABLE}_{self.name}"
+        name = self.name if is_others else settings.name
+        usual = is_others or self.version_table == VERSION_TABLE
+        more = "" if usual else f", version_table={self.version_table!r}"
         return (
             "If this is a copy that was restored on purpose, make its record right with "
-            f"rewrite_record(app.dbs[{settings.name!r}], confirm={self.identity!r})"
+            f"rewrite_record(app.dbs[{name!r}], confirm={self.identity!r}{more})"
         )
 
 

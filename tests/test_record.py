@@ -332,12 +332,44 @@ def test_rewrite_of_a_name(each_url: sa.URL) -> None:
 
 
 def test_rewrite_of_two_names(each_url: sa.URL) -> None:
-    """Two names on one database move to an environment together and keep their names."""
-    introduce(prepared(each_url, "production"))
-    introduce(prepared(each_url, "production", "audit"), "alembic_version_audit")
+    """Of two names on one database each has a record of its own, and the other's stays."""
+    settings = {f"db:{name}:environment": "staging" for name in ("main", "audit")}
+    urls = {"main": each_url, "audit": each_url}
+    _applications.append(make_application(urls, settings=settings))
+    introduce(_applications[-1].dbs["main"])
+    introduce(_applications[-1].dbs["audit"], "alembic_version_audit")
+    app = of_two(each_url)
+    with pytest.raises(Refused, match=r"it says main@staging.*'alembic_version_audit' says audit"):
+        rewrite_record(app.dbs["main"], confirm="audit@staging")
+    rewrite_record(app.dbs["audit"], confirm="audit@staging")
+    assert ["audit@development", "main@staging"] == sorted(identities(app.dbs["main"]))
+    rewrite_record(app.dbs["main"], confirm="main@staging")
+    assert ["audit@development", "main@development"] == sorted(identities(app.dbs["main"]))
+
+
+def test_rewrite_of_another_version_table(each_url: sa.URL) -> None:
+    """The error about a record of a version table with a name of its own says how to right it."""
+    introduce(prepared(each_url, "staging"), "versions")
     database = prepared(each_url)
-    rewrite_record(database, confirm="audit@production")
-    assert ["audit@development", "main@development"] == sorted(identities(database))
+    with pytest.raises(RecordMismatch, match=r"'main@staging', version_table='versions'\)"):
+        database.drop(confirm="main")
+    with pytest.raises(Refused, match="it says nothing"):
+        rewrite_record(database, confirm="main@staging")
+    rewrite_record(database, confirm="main@staging", version_table="versions")
+    assert ["main@development"] == identities(database)
+
+
+def test_rewrite_that_changes_nothing(postgresql_database_url: sa.URL) -> None:
+    """Who has changed nothing is told so: it was right already, or the server let nothing pass."""
+    database = prepared(postgresql_database_url, "staging")
+    introduce(database)
+    with pytest.raises(Refused, match="says main@staging already"):
+        rewrite_record(database, confirm="main@staging")
+    rule = "CREATE RULE fixed AS ON UPDATE TO qapla_db_record DO INSTEAD NOTHING"
+    with database.engine.begin() as connection:
+        connection.execute(sa.text(rule))
+    with pytest.raises(Refused, match=r"may not change the rows of .*qapla_db_record"):
+        rewrite_record(prepared(postgresql_database_url), confirm="main@staging")
 
 
 # --- the table
