@@ -36,7 +36,8 @@ def check_droppable(settings: DatabaseSettings, host: Any, *, confirm: str | Non
     _refuse_unless_meant(settings, host, confirm)
     _refuse_elsewhere(settings)
     shared = [one for one in _registered(host) if one.identity == settings.identity]
-    refuse_recorded_as_another(settings, [settings, *shared])
+    of_tests = getattr(host, "endpoint", None) == "tests"
+    refuse_recorded_as_another(settings, [settings, *shared], of_tests=of_tests)
 
 
 def _registered(host: Any) -> list[DatabaseSettings]:

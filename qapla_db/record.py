@@ -42,6 +42,9 @@ __all__ = [
     "rewrite_record",
 ]
 
+_TESTS = "tests"
+"""The environment of a database of the tests, where none is set."""
+
 _IMPATIENT = {
     "postgresql": "SET LOCAL lock_timeout = 2000",
     "mysql": "SET SESSION lock_wait_timeout = 2",
@@ -293,16 +296,21 @@ def refuse_recorded_production(settings: DatabaseSettings) -> None:
 
 
 def refuse_recorded_as_another(
-    settings: DatabaseSettings, sharing: Iterable[DatabaseSettings]
+    settings: DatabaseSettings, sharing: Iterable[DatabaseSettings], *, of_tests: bool = False
 ) -> None:
     """Refuse to drop a live database that is recorded as another one than the settings mean.
 
     :param sharing: of all names of the application that are on this database.
+    :param of_tests: the application is prepared for tests, whose database of the
+        environment ``tests`` may be one of another environment from now on.
     :raises RecordMismatch: a record has a name of none of them, or another environment.
     :raises Refused: a record cannot be read.
     """
     environments = {one.name: plain(one.environment) for one in sharing}
     for one in recorded_as(settings):
+        recorded = plain(one.environment)
+        is_right = environments.get(one.name) == recorded
+        is_tests = of_tests and one.name in environments and recorded == _TESTS
         # production has an error of its own
-        if not one.is_production and environments.get(one.name) != plain(one.environment):
+        if not (one.is_production or is_right or is_tests):
             raise mismatch(one, settings)
