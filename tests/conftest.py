@@ -30,9 +30,12 @@ _numbers = itertools.count(1)
 
 
 def pytest_configure() -> None:
-    """Let processes of the tests hear Ctrl-C, also where a shell has the run in the background."""
-    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+    """Let the tests' processes hear Ctrl-C and a hangup, also in a run in the background."""
+    for name in ("SIGINT", "SIGHUP"):
+        signum = getattr(signal, name, None)
+        if signum is not None and signal.getsignal(signum) is signal.SIG_IGN:
+            # ours is not inherited, but to be deaf is
+            signal.signal(signum, lambda *_: None)
 
 
 @pytest.fixture(scope="session")

@@ -42,7 +42,7 @@ class Commands(typer.core.TyperGroup):
         except _ITS_OWN:
             raise
         except KeyboardInterrupt:
-            if sys.stderr.isatty():
+            if sys.stderr is not None and sys.stderr.isatty():
                 say(err=True)  # the shell goes on in a line of its own
             raise
         except Exception as error:

@@ -33,6 +33,7 @@ from qapla_db.migrations.autogenerate import (
     metadata_of,
     plugins,
     without_constraints_of_types,
+    write_percents_once,
 )
 from qapla_db.migrations.checks import (
     COMPLETED,
@@ -253,6 +254,7 @@ class AlembicEnv:
         if ours is not None:
             ours(migration, directives[0], self.tables)
         write_plainly(migration.dialect, directives[0])
+        write_percents_once(migration)
         theirs = self.configure.get("process_revision_directives")
         if theirs is not None:
             theirs(migration, revision, directives)

@@ -230,7 +230,10 @@ def test_misspelt_section_beside_pyproject(make_project: MakeProject, fresh_url:
     result = project.alembic("-n", "mian", "upgrade", "head")
     assert 255 == result.returncode
     assert [] == [name for url in urls.values() for name in tables(url)]
-    assert "has no section [mian] (it has: alembic, audit)" in result.stdout
+    # before 1.16 Alembic reads no pyproject.toml, and says itself that there is nothing
+    ours, theirs = "has no section [mian] (it has: alembic, audit)", "has no '[mian]' section"
+    said = result.stdout + result.stderr
+    assert (ours if hasattr(Config, "get_alembic_option") else theirs) in said
     assert 0 == project.alembic("upgrade", "head").returncode
 
 
