@@ -16,7 +16,6 @@ from sqlalchemy.engine import Engine
 
 from qapla_db.backends import Backend, safe_url
 from qapla_db.backends.base import Access
-from qapla_db.dropping import check_droppable
 from qapla_db.errors import (
     AlreadyPrepared,
     Closed,
@@ -25,7 +24,6 @@ from qapla_db.errors import (
     SettingInvalid,
     SettingMissing,
 )
-from qapla_db.record import refuse_recorded_production
 from qapla_db.session import Session
 from qapla_db.settings import (
     DatabaseSettings,
@@ -362,6 +360,10 @@ class Database:
 
     def check_droppable(self, *, confirm: str | None = None) -> None:
         """Raise Refused where :meth:`drop` would."""
+        # few programs drop databases, and none waits for what only these need
+        from qapla_db.dropping import check_droppable
+        from qapla_db.record import refuse_recorded_production
+
         check_droppable(self.settings, self.host, confirm=confirm)
         refuse_recorded_production(self.settings)
 
