@@ -450,7 +450,7 @@ def test_many_at_once(kind: str, fresh_url: FreshURL) -> None:
             event.remove(sa.Engine, "before_cursor_execute", together)
         assert database.exists()
         dropped = [threads.submit(database.drop, confirm="main") for _ in range(4)]
-        assert any(future.result(WAIT) for future in dropped)
+        assert any([future.result(WAIT) for future in dropped])
         assert not database.exists()
 
 

@@ -6,6 +6,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 
 import pytest
@@ -133,8 +134,11 @@ def databases(url: sa.URL) -> list[str]:
     return sorted(found for (found,) in rows(url, query) if found.casefold().startswith(name))
 
 
-def test_killed(shadowed: Project, each_url: sa.URL) -> None:
+def test_killed(shadowed: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What a killed process leaves is swept by the next shadow; what a living one has stays."""
+    # another run of the tests sweeps the usual directory
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setenv("TMPDIR", str(tmp_path))
     code = _LEAVE_ONE.format(module=shadowed.module)
     victims = [
         subprocess.Popen(
