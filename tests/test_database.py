@@ -450,7 +450,8 @@ def test_many_at_once(kind: str, fresh_url: FreshURL) -> None:
             event.remove(sa.Engine, "before_cursor_execute", together)
         assert database.exists()
         dropped = [threads.submit(database.drop, confirm="main") for _ in range(4)]
-        assert any([future.result(WAIT) for future in dropped])
+        results = [future.result(WAIT) for future in dropped]
+        assert any(results)
         assert not database.exists()
 
 
