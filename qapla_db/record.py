@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from typing import Any, Protocol
 
 import sqlalchemy as sa
@@ -44,6 +44,12 @@ __all__ = [
 
 _TESTS = "tests"
 """The environment of a database of the tests, where none is set."""
+
+_ATTEMPTS = 3
+"""To read a record: whoever drops the database meanwhile cuts those who are connected."""
+
+_LOCK_NOT_AVAILABLE = "55P03"
+"""SQLSTATE: postgresql.org/docs/current/errcodes-appendix.html"""
 
 _IMPATIENT = {
     "postgresql": "SET LOCAL lock_timeout = 2000",
@@ -115,18 +121,29 @@ def recorded_as(settings: DatabaseSettings) -> list[Record]:
     backend, url = settings.backend, settings.url
     if backend.is_volatile(url) or not backend.name_of(url):
         return []
-    with ExitStack() as stack:
+    for left in reversed(range(_ATTEMPTS)):
         try:
-            connection = stack.enter_context(_connected(settings))
+            return _read(settings)
         except (sa.exc.DBAPIError, ServerError) as error:
             if not _may_be_there(settings):
                 return []
-            raise _unreadable(settings, error) from error
-        connection.execution_options(**backend.read_only_options())
-        try:
-            return [one for table in _tables(connection) for one in records_in(connection, table)]
-        except sa.exc.DBAPIError as error:
-            raise _unreadable(settings, error) from error
+            if not left or _waited(settings, error):
+                raise _unreadable(settings, error) from error
+    raise AssertionError("the last attempt returns or raises")
+
+
+def _read(settings: DatabaseSettings) -> list[Record]:
+    with _connected(settings) as connection:
+        connection.execution_options(**settings.backend.read_only_options())
+        return [one for table in _tables(connection) for one in records_in(connection, table)]
+
+
+def _waited(settings: DatabaseSettings, error: sa.exc.DBAPIError | ServerError) -> bool:
+    """Tell whether a lock was waited for, which is not done again."""
+    if isinstance(error, ServerError) or error.orig is None:
+        return False
+    backend = settings.backend
+    return backend.is_retryable(error) or backend.error_code(error.orig) == _LOCK_NOT_AVAILABLE
 
 
 def _unreadable(settings: DatabaseSettings, error: sa.exc.DBAPIError | ServerError) -> Refused:

@@ -8,6 +8,7 @@ import re
 import select
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
@@ -105,6 +106,8 @@ def test_revision(project: Project, cli: Cli, each_url: sa.URL) -> None:
 
 
 NO_PTY = sys.platform == "win32"
+AGAIN = 2.0
+"""Seconds after which a person presses a key again."""
 
 
 @pytest.mark.skipif(NO_PTY, reason="no pseudo-terminals")
@@ -151,17 +154,24 @@ def on_terminal(command: list[str], root: Path, typed: bytes) -> tuple[str, int]
         preexec_fn=make_it_the_terminal,
     )
     os.close(theirs)
-    output = b""
+    output, deadline = b"", time.monotonic() + WAIT
     try:
-        while select.select([ours], [], [], WAIT)[0]:
+        while time.monotonic() < deadline:
+            # a signal between the question and the wait for its answer is not noticed by
+            # Python, and typed again as a person would do
+            if not select.select([ours], [], [], AGAIN)[0]:
+                if b"[y/N]" in output:
+                    os.write(ours, typed)
+                continue
             try:
                 part = os.read(ours, 4096)
             except OSError:  # the other end is closed
                 break
             if not part:
                 break
+            asked = b"[y/N]" in output
             output += part
-            if b"[y/N]" in part:
+            if not asked and b"[y/N]" in output:
                 os.write(ours, typed)
         return output.decode(), process.wait(WAIT)
     finally:
