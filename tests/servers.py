@@ -6,12 +6,13 @@ import os
 import shutil
 import subprocess
 import tempfile
-import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import sqlalchemy as sa
+
+from tests.support import wait_until
 
 READY = 60.0
 """Seconds that a server may take to start."""
@@ -29,12 +30,11 @@ def directory(prefix: str) -> Iterator[Path]:
 
 
 def _wait(ready: Callable[[], bool], process: subprocess.Popen[bytes], log: Path) -> None:
-    deadline = time.monotonic() + READY
-    while not ready():
-        if process.poll() is not None or time.monotonic() > deadline:
-            process.kill()
-            raise RuntimeError(f"{process.args!r} did not start:\n{log.read_text()[-2000:]}")
-        time.sleep(0.05)
+    with suppress(AssertionError):
+        wait_until(lambda: ready() or process.poll() is not None, "the server starts", READY)
+    if not ready():
+        process.kill()
+        raise RuntimeError(f"{process.args!r} did not start:\n{log.read_text()[-2000:]}")
 
 
 @contextmanager

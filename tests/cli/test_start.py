@@ -70,8 +70,7 @@ def test_version(tmp_path: Path) -> None:
 def test_script(tmp_path: Path) -> None:
     """The installed command is the same as the module."""
     script = Path(sys.executable).with_name("qapla-db")
-    if not script.exists():
-        pytest.skip("the package was installed before it had the command")
+    assert script.exists(), f"install the package again: {script} is missing"
     done = subprocess.run([script, "--help"], capture_output=True, text=True, timeout=WAIT)
     assert "qapla-db [OPTIONS] COMMAND" in done.stdout
     assert "make_migrations" in done.stdout
@@ -95,10 +94,10 @@ def test_wrong_usage(files: Files) -> None:
 
 
 INTERRUPTED = """
-    import pathlib, time
+    import pathlib, sys
     from qapla_db import DatabaseApplication
     pathlib.Path("started").touch()
-    time.sleep(60)
+    sys.stdin.read()
 """
 
 
@@ -106,19 +105,23 @@ INTERRUPTED = """
 def test_interrupted(files: Files) -> None:
     """Ctrl-C ends the command with exit code 130 and without a traceback."""
     files.write({"slow.py": INTERRUPTED})
-    process = subprocess.Popen(
+    with subprocess.Popen(
         [*PYTHON, "-m", "qapla_db", "current", "-A", "slow:app"],
         cwd=files.root,
+        stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-    )
-    try:
-        wait_until((files.root / "started").exists, "the module is imported", WAIT)
-        process.send_signal(signal.SIGINT)
-        _, stderr = process.communicate(timeout=WAIT)
-    finally:
-        process.kill()
+    ) as process:
+        try:
+            wait_until((files.root / "started").exists, "the module is imported", WAIT)
+            process.send_signal(signal.SIGINT)
+            # not communicate(), which would end the input too
+            process.wait(WAIT)
+            assert process.stderr is not None
+            stderr = process.stderr.read()
+        finally:
+            process.kill()
     assert 130 == process.returncode
     assert "Traceback" not in stderr
 

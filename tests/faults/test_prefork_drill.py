@@ -124,20 +124,26 @@ TERMINATE = (
 def _disturb(worker: Worker, parent: int) -> tuple[int, int]:
     """Kill and cut until all tasks are done; return how many were hit."""
     killed = cut = done = 0
-    next_kill, next_cut = EVERY // 2, EVERY
+    next_kill, next_cut = EVERY // 2 if worker.pool == "redis" else TASKS, EVERY
     deadline = time.monotonic() + LIMIT
     while done < TASKS:
-        assert worker.process.poll() is None, worker.log()[-4000:]
-        assert time.monotonic() < deadline, f"{done} of {TASKS} tasks after {LIMIT:g} s"
-        done = worker.query("SELECT count(*) AS done FROM whole")[0].done
-        if worker.pool == "redis" and next_kill <= done < TASKS:
+        due = min(next_kill, next_cut, TASKS)
+        left = deadline - time.monotonic()
+        wait_until(lambda due=due: _done(worker) >= due, f"{due} of {TASKS} tasks", left)  # type: ignore[misc]
+        done = _done(worker)
+        if next_kill <= done < TASKS:
             killed += _kill_a_process(worker, killed)
             next_kill += EVERY
         if next_cut <= done < TASKS:
             cut += len(worker.query(TERMINATE, parent=parent))
             next_cut += EVERY
-        time.sleep(0.1)
     return killed or len(list(worker.home.glob("killed-*"))), cut
+
+
+def _done(worker: Worker) -> int:
+    assert worker.process.poll() is None, worker.log()[-4000:]
+    done: int = worker.query("SELECT count(*) AS done FROM whole")[0].done
+    return done
 
 
 def _kill_a_process(worker: Worker, turn: int) -> int:
