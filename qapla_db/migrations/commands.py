@@ -22,7 +22,7 @@ from alembic.util import CommandError
 
 from qapla_db.database import Database
 from qapla_db.errors import MigrationError, QaplaError
-from qapla_db.migrations.checks import COMPLETED, nothing_done
+from qapla_db.migrations.directory import COMPLETED, nothing_done
 from qapla_db.migrations.environment import sharing
 
 __all__ = ["current", "downgrade", "migrate", "recreate", "run_alembic"]

@@ -15,7 +15,7 @@ from typing import Any
 from alembic.operations import ops
 from sqlalchemy.engine import Dialect
 
-from qapla_db.migrations.rename_ops import Statement, quoted_table
+from qapla_db.migrations.renames.operations import Statement, quoted_table
 
 __all__ = ["compare_enums", "write_plainly"]
 

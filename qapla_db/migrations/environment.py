@@ -35,14 +35,14 @@ from qapla_db.migrations.autogenerate import (
     without_constraints_of_types,
     write_percents_once,
 )
-from qapla_db.migrations.checks import (
+from qapla_db.migrations.command_error import as_command_error
+from qapla_db.migrations.connections import connected, migration_engine
+from qapla_db.migrations.directory import (
     COMPLETED,
     expect_run,
     require_section,
     require_template,
 )
-from qapla_db.migrations.command_error import as_command_error
-from qapla_db.migrations.connections import connected, migration_engine
 from qapla_db.migrations.enums import compare_enums, write_plainly
 from qapla_db.migrations.recording import Recording
 from qapla_db.migrations.runner import Runner

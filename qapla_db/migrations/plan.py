@@ -10,9 +10,9 @@ from alembic.script import Script, ScriptDirectory
 
 from qapla_db.database import Database
 from qapla_db.migrations.commands import current
-from qapla_db.migrations.locks import Lock, locks_of
 from qapla_db.migrations.offline import Emitted, Seen, see
 from qapla_db.migrations.sqltext import created_in
+from qapla_db.migrations.statement_locks import Lock, locks_of
 
 __all__ = ["PlannedStatement", "PlannedStep", "plan"]
 

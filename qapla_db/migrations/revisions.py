@@ -14,8 +14,8 @@ from alembic.script import ScriptDirectory
 
 from qapla_db.database import Database
 from qapla_db.errors import MigrationError
-from qapla_db.migrations.checks import COMPLETED, TEMPLATE, require_template
 from qapla_db.migrations.commands import Report, run_alembic
+from qapla_db.migrations.directory import COMPLETED, TEMPLATE, require_template
 from qapla_db.migrations.environment import DIRECTIVES
 from qapla_db.migrations.renames import Answers, Ask, Detection
 from qapla_db.migrations.shadow import shadow

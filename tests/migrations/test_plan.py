@@ -9,8 +9,8 @@ import sqlalchemy as sa
 
 from qapla_db.errors import MigrationError
 from qapla_db.migrations import current, migrate
-from qapla_db.migrations.locks import locks_of
 from qapla_db.migrations.plan import PlannedStep, plan
+from qapla_db.migrations.statement_locks import locks_of
 from tests.conftest import FreshURL
 from tests.migrations.conftest import MakeProject
 from tests.migrations.project import Project, tables

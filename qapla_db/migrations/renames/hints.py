@@ -8,7 +8,7 @@ import sqlalchemy as sa
 from alembic.operations import ops
 
 from qapla_db.errors import InvalidArgument
-from qapla_db.migrations.rename_candidates import HINT, Candidate
+from qapla_db.migrations.renames.candidates import HINT, Candidate
 
 __all__ = ["check_columns", "check_tables"]
 

@@ -12,8 +12,8 @@ from alembic.operations import ops
 from alembic.runtime.migration import MigrationContext
 from sqlalchemy.engine import Inspector
 
-from qapla_db.migrations.rename_kinds import may_be_same, stored_kinds
-from qapla_db.migrations.rename_ops import Rename, RenameTable, column_rename
+from qapla_db.migrations.renames.kinds import may_be_same, stored_kinds
+from qapla_db.migrations.renames.operations import Rename, RenameTable, column_rename
 
 __all__ = ["HINT", "Candidate", "column_candidates", "table_candidates"]
 

@@ -10,7 +10,7 @@ from alembic.operations import ops
 from alembic.runtime.migration import MigrationContext
 from sqlalchemy.engine import Dialect, Inspector
 
-from qapla_db.migrations.rename_ops import Statement, as_written, quoted, quoted_table
+from qapla_db.migrations.renames.operations import Statement, as_written, quoted, quoted_table
 
 __all__ = ["constraint_names", "index_names"]
 
