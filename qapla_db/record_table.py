@@ -9,14 +9,12 @@ restored into, and a database is not dropped that somebody lives on.
 from __future__ import annotations
 
 import getpass
-import hashlib
 import os
 import platform
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
@@ -33,7 +31,6 @@ __all__ = [
     "Applied",
     "Record",
     "RecordTable",
-    "checksum_of",
     "mismatch",
     "plain",
     "records_in",
@@ -58,8 +55,8 @@ class Applied:
     :ivar applied_by: ``user@host`` of the operating system; None as above.
     :ivar application: the class of the application.
     :ivar duration_ms: how long it took; None when it was stamped, or as above.
-    :ivar checksum: SHA-256 of the file as it was then, whatever its line ends; None
-        when there was no source.
+    :ivar checksum: SHA-256 of what the file did then, see :mod:`qapla_db.migrations.checksum`;
+        None when there was no source.
     """
 
     revision: str
@@ -260,20 +257,6 @@ def signature(application: object = None) -> dict[str, Any]:
         "applied_by": f"{user}@{platform.node() or 'unknown'}"[:255],
         "application": None if application is None else type(application).__qualname__[:255],
     }
-
-
-def checksum_of(path: str | os.PathLike[str] | None) -> str | None:
-    """Return the SHA-256 of a revision's source; its line ends make no difference.
-
-    None when there is no source: it cannot be read, or is compiled.
-    """
-    if path is None or not str(path).endswith(".py"):
-        return None
-    try:
-        text = Path(path).read_bytes()
-    except OSError:
-        return None
-    return hashlib.sha256(text.replace(b"\r\n", b"\n").replace(b"\r", b"\n")).hexdigest()
 
 
 def mismatch(record: Record, settings: DatabaseSettings) -> RecordMismatch:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import sqlite3
 import threading
 from collections.abc import Iterator
@@ -19,7 +18,6 @@ from qapla_db.record import (
     Applied,
     RecordTable,
     check_record,
-    checksum_of,
     is_production,
     record_of,
     recorded_as,
@@ -399,21 +397,3 @@ def test_created_by_two_at_once(postgresql_database_url: sa.URL) -> None:
         wait_until(waits, "the other transaction waits")
     thread.join(20)
     assert ["main@development"] * 2 == identities(first)
-
-
-def test_checksum(tmp_path: Path) -> None:
-    """A file has one checksum on Windows and elsewhere, another when a word changes."""
-    one, two, other = (tmp_path / name for name in ("one.py", "two.py", "other.py"))
-    one.write_bytes(b"a = 1\nb = 2\n")
-    two.write_bytes(b"a = 1\r\nb = 2\r\n")
-    other.write_bytes(b"a = 1\nb = 3\n")
-    assert hashlib.sha256(b"a = 1\nb = 2\n").hexdigest() == checksum_of(one) == checksum_of(two)
-    assert checksum_of(one) != checksum_of(other)
-
-
-def test_no_source(tmp_path: Path) -> None:
-    """What is compiled, or not there, has no checksum."""
-    (tmp_path / "one.pyc").write_bytes(b"")
-    assert [None] * 3 == [
-        checksum_of(one) for one in (tmp_path / "one.pyc", tmp_path / "none.py", None)
-    ]

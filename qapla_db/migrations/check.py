@@ -12,11 +12,11 @@ from typing import Any
 from alembic.script import Script, ScriptDirectory
 
 from qapla_db.database import Database
+from qapla_db.migrations.checksum import is_edited
 from qapla_db.migrations.drift import differences
 from qapla_db.migrations.position import script_of
 from qapla_db.migrations.shadow import shadow
 from qapla_db.migrations.status import DatabaseStatus, look_at, status_of
-from qapla_db.record import checksum_of
 
 __all__ = ["Problem", "check"]
 
@@ -165,7 +165,7 @@ def _files(database: Database, script: ScriptDirectory) -> Iterator[Problem]:
             )
             continue
         path = here[revision].path
-        if applied.checksum and checksum_of(path) not in (None, applied.checksum):
+        if is_edited(path, applied.checksum):
             yield Problem(
                 database.name,
                 "edited",

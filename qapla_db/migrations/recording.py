@@ -12,8 +12,9 @@ from alembic.script import ScriptDirectory
 from sqlalchemy.engine import Connection
 
 from qapla_db.backends.base import log
+from qapla_db.migrations.checksum import checksum_of
 from qapla_db.migrations.steps import Plan
-from qapla_db.record import Applied, Record, RecordTable, checksum_of
+from qapla_db.record import Applied, Record, RecordTable
 from qapla_db.record_table import signature
 from qapla_db.settings import DatabaseSettings
 

@@ -89,7 +89,7 @@ def test_models_differ(project: Project) -> None:
 def test_edited(light: Project) -> None:
     """A file that was edited after it was applied is named, with when and by whom."""
     database = sound(light)
-    light.revision("a1", CREATE.format("airport"), DROP.format("airport"), doc="another title")
+    light.revision("a1", CREATE.format("airport"), DROP.format("airports"))
     found = check(database)
     assert ["edited"] == rules(found)
     path = light.directory("main") / "versions" / "a1_.py"
@@ -99,11 +99,11 @@ def test_edited(light: Project) -> None:
     assert found[0].remedy.startswith(f"Undo the change in {path}")
 
 
-def test_line_ends(light: Project) -> None:
-    """A file that Git has given other line ends was not edited."""
+def test_comment(light: Project) -> None:
+    """A comment that allows something, put into a file that was applied, is no edit of it."""
     database = sound(light)
     path = light.directory("main") / "versions" / "a1_.py"
-    path.write_bytes(path.read_bytes().replace(b"\n", b"\r\n"))
+    path.write_text(f"# qapla: allow drop-table, nobody reads it\n{path.read_text()}")
     assert [] == check(database)
 
 

@@ -14,11 +14,11 @@ from alembic.config import Config
 from qapla_db import Database
 from qapla_db.errors import MigrationError, RecordMismatch
 from qapla_db.migrations import current, downgrade, migrate, recreate
+from qapla_db.migrations.checksum import checksum_of
 from qapla_db.migrations.commands import run_alembic
 from qapla_db.record import (
     RECORD_TABLE,
     Record,
-    checksum_of,
     record_of,
     recorded_as,
     rewrite_record,
