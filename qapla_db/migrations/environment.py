@@ -45,6 +45,7 @@ from qapla_db.migrations.directory import (
 )
 from qapla_db.migrations.enums import compare_enums, write_plainly
 from qapla_db.migrations.recording import Recording
+from qapla_db.migrations.renames import refuse_unhandled
 from qapla_db.migrations.runner import Runner
 from qapla_db.record import RecordTable
 from qapla_db.registry import Host
@@ -258,6 +259,8 @@ class AlembicEnv:
         theirs = self.configure.get("process_revision_directives")
         if theirs is not None:
             theirs(migration, revision, directives)
+        if ours is None and directives:
+            refuse_unhandled(self.name, directives[0], self.tables)
         note = self.tables.report()
         if note is not None:
             _say(f"{self.name}: {note}")

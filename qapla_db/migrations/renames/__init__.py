@@ -10,5 +10,6 @@ from __future__ import annotations
 
 from qapla_db.migrations.renames.answers import Answers, Ask
 from qapla_db.migrations.renames.detection import Detection
+from qapla_db.migrations.renames.unhandled import refuse_unhandled
 
-__all__ = ["Answers", "Ask", "Detection"]
+__all__ = ["Answers", "Ask", "Detection", "refuse_unhandled"]

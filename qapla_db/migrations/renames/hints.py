@@ -10,7 +10,7 @@ from alembic.operations import ops
 from qapla_db.errors import InvalidArgument
 from qapla_db.migrations.renames.candidates import HINT, Candidate
 
-__all__ = ["check_columns", "check_tables"]
+__all__ = ["changed_tables", "check_columns", "check_tables"]
 
 
 def check_tables(database: str, candidates: Iterable[Candidate], decided: Collection[str]) -> None:
@@ -40,7 +40,7 @@ def check_columns(
     :raises InvalidArgument: there are such.
     """
     hints: list[tuple[str, str]] = []
-    for table, group in _changed(upgrade, metadata):
+    for table, group in changed_tables(upgrade, metadata):
         gone = {one.column_name for one in group.ops if isinstance(one, ops.DropColumnOp)}
         new = {one.column.name for one in group.ops if isinstance(one, ops.AddColumnOp)}
         for column in table.columns:
@@ -58,9 +58,10 @@ def check_columns(
     _check_one_each(database, hints)
 
 
-def _changed(
+def changed_tables(
     upgrade: ops.UpgradeOps, metadata: Iterable[sa.MetaData]
 ) -> Iterator[tuple[sa.Table, ops.ModifyTableOps]]:
+    """Yield each table of the models that something is changed of, with the changes."""
     models = {key: table for one in metadata for key, table in one.tables.items()}
     for group in upgrade.ops:
         if isinstance(group, ops.ModifyTableOps):
