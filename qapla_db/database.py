@@ -362,10 +362,8 @@ class Database:
         """Raise Refused where :meth:`drop` would."""
         # few programs drop databases, and none waits for what only these need
         from qapla_db.dropping import check_droppable
-        from qapla_db.record import refuse_recorded_production
 
         check_droppable(self.settings, self.host, confirm=confirm)
-        refuse_recorded_production(self.settings)
 
 
 def _host_name(host: Host) -> str:

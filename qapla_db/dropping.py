@@ -7,11 +7,11 @@ from collections.abc import Iterable, Iterator
 from typing import Any
 
 from qapla_db.errors import ConfigurationError, Refused, SettingMissing
-from qapla_db.record import refuse_recorded_as_another
+from qapla_db.record import refuse_recorded
 from qapla_db.record_table import PRODUCTION, plain
 from qapla_db.settings import DatabaseSettings, database_settings
 
-__all__ = ["PRODUCTION", "check_droppable", "refuse_unless_test_database"]
+__all__ = ["check_droppable", "refuse_unless_test_database"]
 
 _NAMES_A_DATABASE = frozenset({"dbname", "database", "db"})
 _ELSEWHERE = _NAMES_A_DATABASE | {
@@ -27,9 +27,9 @@ def check_droppable(settings: DatabaseSettings, host: Any, *, confirm: str | Non
     :param settings: of the database, prepared.
     :param host: the application, whose other endpoints may use the same.
     :param confirm: the database's name, from a caller who means it.
-    :raises Refused: it is of the environment ``production`` under any of its names, is
-        not confirmed and not a test database of an application that is prepared for
-        tests, or ``connect_args`` lead elsewhere than its URL.
+    :raises Refused: it is of the environment ``production`` under any of its names or by
+        its own record, is not confirmed and not a test database of an application that is
+        prepared for tests, or ``connect_args`` lead elsewhere than its URL.
     :raises RecordMismatch: it is recorded under another name or environment.
     """
     _refuse_production(settings, host)
@@ -37,7 +37,7 @@ def check_droppable(settings: DatabaseSettings, host: Any, *, confirm: str | Non
     _refuse_elsewhere(settings)
     shared = [one for one in _registered(host) if one.identity == settings.identity]
     of_tests = getattr(host, "endpoint", None) == "tests"
-    refuse_recorded_as_another(settings, [settings, *shared], of_tests=of_tests)
+    refuse_recorded(settings, [settings, *shared], of_tests=of_tests)
 
 
 def _registered(host: Any) -> list[DatabaseSettings]:

@@ -2,16 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from typing import Any, Protocol
 
 import sqlalchemy as sa
-from sqlalchemy import pool
 from sqlalchemy.engine import Connection
 
-from qapla_db.backends.base import Access
-from qapla_db.errors import Refused, ServerError
+from qapla_db.errors import Refused
+from qapla_db.record_reader import connected, recorded_as, tables_in
 from qapla_db.record_table import (
     PRODUCTION,
     RECORD_TABLE,
@@ -22,7 +20,6 @@ from qapla_db.record_table import (
     mismatch,
     plain,
     records_in,
-    table_in,
 )
 from qapla_db.settings import DatabaseSettings
 
@@ -35,27 +32,12 @@ __all__ = [
     "is_production",
     "record_of",
     "recorded_as",
-    "refuse_recorded_as_another",
-    "refuse_recorded_production",
+    "refuse_recorded",
     "rewrite_record",
 ]
 
 _TESTS = "tests"
 """The environment of a database of the tests, where none is set."""
-
-_ATTEMPTS = 3
-"""To read a record: whoever drops the database meanwhile cuts those who are connected."""
-
-_LOCK_NOT_AVAILABLE = "55P03"
-"""SQLSTATE: postgresql.org/docs/current/errcodes-appendix.html"""
-
-_IMPATIENT = {
-    "postgresql": "SET LOCAL lock_timeout = 2000",
-    "mysql": "SET SESSION lock_wait_timeout = 2",
-    "mariadb": "SET SESSION lock_wait_timeout = 2",
-}
-_IMPATIENT_ARGS = {"sqlite": {"timeout": 2}}
-"""Two seconds to wait for a record that somebody has locked."""
 
 
 class HasSettings(Protocol):
@@ -108,104 +90,6 @@ def is_production(database: HasSettings) -> bool:
     return any(one.is_production for one in recorded_as(settings))
 
 
-def recorded_as(settings: DatabaseSettings) -> list[Record]:
-    """Return the records of a live database, of all its version tables.
-
-    None are found where there is no database, or its server does not answer at all.
-
-    :raises Refused: there is a record that cannot be read, or a database that cannot
-        be connected to, which may have one.
-    """
-    backend, url = settings.backend, settings.url
-    if backend.is_volatile(url) or not backend.name_of(url):
-        return []
-    for left in reversed(range(_ATTEMPTS)):
-        try:
-            return _read(settings)
-        except (sa.exc.DBAPIError, ServerError) as error:
-            if not _may_be_there(settings):
-                return []
-            if not left or _waited(settings, error):
-                raise _unreadable(settings, error) from error
-    raise AssertionError("the last attempt returns or raises")
-
-
-def _read(settings: DatabaseSettings) -> list[Record]:
-    with _connected(settings) as connection:
-        connection.execution_options(**settings.backend.read_only_options())
-        return [one for table in _tables(connection) for one in records_in(connection, table)]
-
-
-def _waited(settings: DatabaseSettings, error: sa.exc.DBAPIError | ServerError) -> bool:
-    """Tell whether a lock was waited for, which is not done again."""
-    if isinstance(error, ServerError) or error.orig is None:
-        return False
-    backend = settings.backend
-    return backend.is_retryable(error) or backend.error_code(error.orig) == _LOCK_NOT_AVAILABLE
-
-
-def _unreadable(settings: DatabaseSettings, error: sa.exc.DBAPIError | ServerError) -> Refused:
-    cause = error.message if isinstance(error, ServerError) else str(error.orig)
-    return Refused(
-        f"the record of the database {settings.name!r} at {settings.address} (table "
-        f"{RECORD_TABLE}) cannot be read: {' '.join(cause.split()).rstrip('.')}. Let its user "
-        "connect to the database and read the table, or end what has locked it"
-    )
-
-
-def _may_be_there(settings: DatabaseSettings) -> bool:
-    """Tell whether a database that cannot be connected to exists, or may do so."""
-    backend = settings.backend
-    try:
-        return backend.exists(settings.url, settings.default_url, _access(settings))
-    except sa.exc.DBAPIError:
-        return True
-    except ServerError as error:
-        return not backend.is_server or _has_answered(settings, error.__cause__)
-
-
-def _has_answered(settings: DatabaseSettings, error: BaseException | None) -> bool:
-    """Tell whether it was the server that refused a connection: it may accept the next one."""
-    original = getattr(error, "orig", None) or error
-    code = None if original is None else settings.backend.error_code(original)
-    if isinstance(code, int):
-        return not 2000 <= code < 3000  # those are the client's own
-    return code is not None or "FATAL:" in str(original)  # libpq gives no code of a connection
-
-
-def _access(settings: DatabaseSettings) -> Access:
-    return Access(settings.connect_args, settings.name, settings.source)
-
-
-@contextmanager
-def _connected(settings: DatabaseSettings) -> Iterator[Connection]:
-    backend = settings.backend
-    connect_args = {**settings.connect_args, **_IMPATIENT_ARGS.get(backend.name, {})}
-    options = {"poolclass": pool.NullPool, "connect_args": connect_args}
-    engine = backend.create_engine(settings.url, options, label=settings.name, key=settings.source)
-    try:
-        backend.check_present(engine.url, _access(settings))
-        with engine.connect() as connection:
-            yield connection
-    finally:
-        engine.dispose()
-
-
-def _tables(connection: Connection) -> list[sa.Table]:
-    # whoever empties the tables in an open transaction must not hold us for ever
-    limit = _IMPATIENT.get(connection.dialect.name)
-    if limit is not None:
-        connection.exec_driver_sql(limit)
-    if connection.dialect.name != "postgresql":
-        return [table_in(None)] if sa.inspect(connection).has_table(RECORD_TABLE) else []
-    schemas = sa.text(
-        "SELECT nspname FROM pg_catalog.pg_class "
-        "JOIN pg_catalog.pg_namespace AS n ON n.oid = relnamespace "
-        "WHERE relname = :name AND relkind IN ('r', 'p') ORDER BY nspname"
-    )
-    return [table_in(one) for one in connection.scalars(schemas, {"name": RECORD_TABLE})]
-
-
 # --- making it right
 
 
@@ -230,9 +114,9 @@ def rewrite_record(database: Registered, *, confirm: str, version_table: str | N
     where = f"the record of the database {settings.name!r} at {settings.address}"
     environment = settings.environment.strip()
     wanted = version_table or _version_table(database)
-    with _connected(settings) as connection, connection.begin():
+    with connected(settings) as connection, connection.begin():
         found = [
-            (table, one) for table in _tables(connection) for one in records_in(connection, table)
+            (table, one) for table in tables_in(connection) for one in records_in(connection, table)
         ]
         own = [(table, one) for table, one in found if one.version_table == wanted]
         meant = [table for table, one in own if one.identity == confirm]
@@ -295,12 +179,19 @@ _OTHERS = {
 _OTHERS["mariadb"] = _OTHERS["mysql"]
 
 
-def refuse_recorded_production(settings: DatabaseSettings) -> None:
-    """Refuse to drop a live database whose record says ``production``.
+def refuse_recorded(
+    settings: DatabaseSettings, sharing: Iterable[DatabaseSettings], *, of_tests: bool = False
+) -> None:
+    """Refuse to drop a live database that is production by its record, or another one.
 
-    :raises Refused: it does, or it cannot be read.
+    :param sharing: of all names of the application that are on this database.
+    :param of_tests: the application is prepared for tests, whose database of the
+        environment ``tests`` may be one of another environment from now on.
+    :raises Refused: a record says ``production``, or cannot be read.
+    :raises RecordMismatch: a record has a name of none of them, or another environment.
     """
-    for one in recorded_as(settings):
+    records = recorded_as(settings)
+    for one in records:
         if one.is_production:
             raise Refused(
                 f"the database {settings.name!r} at {settings.address} is of the environment "
@@ -308,24 +199,9 @@ def refuse_recorded_production(settings: DatabaseSettings) -> None:
                 f"the settings say {settings.environment!r}), and is never dropped from here. "
                 f"{one.remedy(settings)}"
             )
-
-
-def refuse_recorded_as_another(
-    settings: DatabaseSettings, sharing: Iterable[DatabaseSettings], *, of_tests: bool = False
-) -> None:
-    """Refuse to drop a live database that is recorded as another one than the settings mean.
-
-    :param sharing: of all names of the application that are on this database.
-    :param of_tests: the application is prepared for tests, whose database of the
-        environment ``tests`` may be one of another environment from now on.
-    :raises RecordMismatch: a record has a name of none of them, or another environment.
-    :raises Refused: a record cannot be read.
-    """
     environments = {one.name: plain(one.environment) for one in sharing}
-    for one in recorded_as(settings):
+    for one in records:
         recorded = plain(one.environment)
-        is_right = environments.get(one.name) == recorded
         is_tests = of_tests and one.name in environments and recorded == _TESTS
-        # production has an error of its own
-        if not (one.is_production or is_right or is_tests):
+        if environments.get(one.name) != recorded and not is_tests:
             raise mismatch(one, settings)

@@ -246,6 +246,23 @@ def test_connect_args_that_lead_elsewhere(fresh_url: FreshURL, kind: str, argume
     assert introduce_in.exists()
 
 
+def test_read_once(each_url: sa.URL) -> None:
+    """Whether a database may be dropped costs one connection to it, for all that is asked."""
+    database = prepared(each_url)
+    introduce(database)
+    seen: list[object] = []
+
+    def note(dbapi_connection: object, record: object) -> None:
+        seen.append(dbapi_connection)
+
+    sa.event.listen(sa.pool.Pool, "connect", note)
+    try:
+        database.check_droppable(confirm="main")
+    finally:
+        sa.event.remove(sa.pool.Pool, "connect", note)
+    assert 1 == len(seen)
+
+
 # --- names and environments
 
 

@@ -13,7 +13,7 @@ from alembic.runtime.migration import MigrationContext
 from sqlalchemy.engine import Connection, Dialect
 
 from qapla_db.errors import Misuse
-from qapla_db.record import RECORD_TABLE
+from qapla_db.record_table import RECORD_TABLE, VERSION_TABLE
 
 __all__ = [
     "OwnTables",
@@ -24,8 +24,6 @@ __all__ = [
     "without_constraints_of_types",
     "write_percents_once",
 ]
-
-VERSION_TABLE = "alembic_version"
 
 _CHECKS = "alembic.ext.checkconstraint_byname"
 

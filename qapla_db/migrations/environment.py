@@ -27,7 +27,6 @@ from qapla_db.errors import (
     SettingMissing,
 )
 from qapla_db.migrations.autogenerate import (
-    VERSION_TABLE,
     OwnTables,
     drop_empty,
     metadata_of,
@@ -48,6 +47,7 @@ from qapla_db.migrations.recording import Recording
 from qapla_db.migrations.renames import refuse_unhandled
 from qapla_db.migrations.runner import Runner
 from qapla_db.record import RecordTable
+from qapla_db.record_table import VERSION_TABLE
 from qapla_db.registry import Host
 
 __all__ = ["DIRECTIVES", "MODELS", "OPTIONS", "AlembicEnv", "sharing", "version_table"]
