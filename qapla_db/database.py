@@ -217,6 +217,10 @@ class Database:
         assert self._engine is not None
         return self._engine
 
+    def has_pool(self, pool: sa.Pool) -> bool:
+        """Tell whether a pool is the one of this database; no engine is built for it."""
+        return self._engine is not None and self._engine.pool is pool
+
     @property
     def _read_only_engine(self) -> Engine:
         if self._reader is None or self._pid != os.getpid():

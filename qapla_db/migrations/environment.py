@@ -35,6 +35,7 @@ from qapla_db.migrations.autogenerate import (
     write_percents_once,
 )
 from qapla_db.migrations.command_error import as_command_error
+from qapla_db.migrations.confinement import confined
 from qapla_db.migrations.connections import connected, migration_engine
 from qapla_db.migrations.directory import (
     COMPLETED,
@@ -46,6 +47,7 @@ from qapla_db.migrations.enums import compare_enums, write_plainly
 from qapla_db.migrations.recording import Recording
 from qapla_db.migrations.renames import refuse_unhandled
 from qapla_db.migrations.runner import Runner
+from qapla_db.migrations.type_rendering import with_imports
 from qapla_db.record import RecordTable
 from qapla_db.record_table import VERSION_TABLE
 from qapla_db.registry import Host
@@ -142,14 +144,19 @@ class AlembicEnv:
         given: Connection | None = config.attributes.get("connection")
         backend, url = self._target(database, config.attributes.get("url"))
         if context.is_offline_mode():
-            self._write_sql(database, backend, url)
+            with confined(database, None):
+                self._write_sql(database, backend, url)
         elif given is not None:
-            self._runner(database, given, backend, url, owned=False).run()
+            with confined(database, url):
+                self._runner(database, given, backend, url, owned=False).run()
         else:
             address = safe_url(url)
-            with migration_engine(database, backend, url, self.lock_wait) as engine:
-                with connected(engine, database, address) as connection:
-                    self._runner(database, connection, backend, url, owned=True).run()
+            with (
+                migration_engine(database, backend, url, self.lock_wait) as engine,
+                connected(engine, database, address) as connection,
+                confined(database, url),
+            ):
+                self._runner(database, connection, backend, url, owned=True).run()
 
     def _check_directory(self, database: Database, expected: str | None) -> None:
         """Refuse the revisions of another database: an ``env.py`` that was copied, say."""
@@ -245,6 +252,7 @@ class AlembicEnv:
         options["on_version_apply"] = (applied,) if callable(applied) else tuple(applied)
         options["include_name"] = self.tables.filter(given.get("include_name"))
         options["include_object"] = without_constraints_of_types(given.get("include_object"))
+        options["render_item"] = with_imports(given.get("render_item"))
         options["process_revision_directives"] = self._process_directives
         return options
 

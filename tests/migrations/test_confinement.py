@@ -1,0 +1,200 @@
+"""Migrations of a shadow, or of none, leave the databases of the settings alone."""
+
+from __future__ import annotations
+
+import importlib
+from functools import partial
+from textwrap import dedent
+from typing import Any
+
+import pytest
+import sqlalchemy as sa
+
+from qapla_db.errors import QaplaError, Refused
+from qapla_db.migrations import migrate
+from qapla_db.migrations.check import check
+from qapla_db.migrations.lint import lint
+from qapla_db.migrations.rehearsal import rehearse
+from qapla_db.migrations.revisions import make_revision
+from qapla_db.migrations.shadow import shadow
+from tests.conftest import FreshURL
+from tests.migrations.conftest import MakeProject
+from tests.migrations.project import Project, rows
+
+TABLES = "op.create_table({!r}, sa.Column('id', sa.Integer, primary_key=True))"
+
+WAYS = {
+    "engine of the application that runs": """
+        from alembic import context
+        app = context.config.attributes["application"]
+        with app.dbs["main"].engine.begin() as connection:
+            connection.execute(sa.text("DELETE FROM precious"))
+    """,
+    "session of the application that is imported": """
+        from {module} import app
+        if app.endpoint is None:
+            app.run_command()
+        with app.dbs["main"].transaction() as session:
+            session.execute(sa.text("DELETE FROM precious"))
+    """,
+    "connection that is open already": """
+        import {module}
+        with {module}.warm.begin() as connection:
+            connection.execute(sa.text("DELETE FROM precious"))
+    """,
+    "engine of its own": """
+        with sa.create_engine({url!r}).begin() as connection:
+            connection.execute(sa.text("DELETE FROM precious"))
+    """,
+    "connection of the driver from the engine": """
+        from alembic import context
+        app = context.config.attributes["application"]
+        connection = app.dbs["main"].engine.raw_connection()
+        connection.cursor().execute("DELETE FROM precious")
+        connection.commit()
+    """,
+}
+
+
+@pytest.fixture
+def precious(project: Project, each_url: sa.URL) -> sa.URL:
+    """The URL of a database with a row that the second revision would delete, if it could."""
+    project.revision("a1", TABLES.format("precious"))
+    database = project.database()
+    migrate(database)
+    with database.transaction() as session:
+        session.execute(sa.text("INSERT INTO precious VALUES (1)"))
+    return each_url
+
+
+def write(project: Project, url: sa.URL, way: str) -> None:
+    body = WAYS[way].format(module=project.module, url=url.render_as_string(hide_password=False))
+    project.revision("a2", f"{dedent(body)}\n{TABLES.format('new')}", after="a1")
+
+
+@pytest.mark.parametrize("way", WAYS)
+def test_shadow(project: Project, precious: sa.URL, way: str) -> None:
+    """A revision that reaches for the real database while a shadow is migrated is refused."""
+    database = project.database()
+    imported: Any = importlib.import_module(project.module)
+    imported.warm = database.engine
+    with database.engine.connect():
+        pass  # one is in the pool
+    write(project, precious, way)
+    with pytest.raises(Refused, match="a revision of 'main' connects to the database 'main' at"):
+        with shadow(database):
+            pass
+    assert [(1,)] == rows(precious, "SELECT id FROM precious")
+    with database.session() as session:  # afterwards it is in reach again
+        assert 1 == session.execute(sa.text("SELECT count(*) FROM precious")).scalar_one()
+
+
+WORDS = "connects to the database 'main' at"
+
+
+def test_commands(project: Project, precious: sa.URL) -> None:
+    """check, revision, rehearse, lint, SQL on paper: none of them reaches the real database."""
+    database = project.database()
+    with database.engine.connect():
+        pass
+    write(project, precious, "session of the application that is imported")
+    rehearsal = rehearse(database, start="a1", rows=1)
+    assert not rehearsal.ok
+    assert WORDS in str(rehearsal.as_json())
+    for command in (partial(make_revision, database, "third"), partial(check, database)):
+        with pytest.raises(QaplaError, match=WORDS):
+            command()
+    findings = [one.message for one in lint(database)]
+    assert any("Refused" in one for one in findings), findings
+    with pytest.raises(QaplaError, match=WORDS):
+        project.run("upgrade", "a1:a2", "--sql")
+    assert [(1,)] == rows(precious, "SELECT id FROM precious")
+
+
+def test_other_database(make_project: MakeProject, each_url: sa.URL, fresh_url: FreshURL) -> None:
+    """The other databases of the application are out of reach too, unless it is in earnest."""
+    audit = fresh_url("sqlite")
+    project = make_project({"main": each_url, "audit": audit})
+    project.revision("b1", TABLES.format("entry"), name="audit")
+    migrate(project.database("audit"))
+    project.revision(
+        "a1",
+        """
+        from alembic import context
+        app = context.config.attributes["application"]
+        with app.dbs["audit"].transaction() as session:
+            session.execute(sa.text("INSERT INTO entry VALUES (1)"))
+        """,
+    )
+    database = project.database()
+    with pytest.raises(Refused, match=r"'audit' at .*into the migrations of 'audit'"):
+        with shadow(database):
+            pass
+    assert [] == rows(audit, "SELECT id FROM entry")
+    migrate(database)
+    assert [(1,)] == rows(audit, "SELECT id FROM entry")
+
+
+def test_other_threads(project: Project, precious: sa.URL) -> None:
+    """What other threads do with the database meanwhile goes on."""
+    project.revision(
+        "a2",
+        """
+        import threading
+        from alembic import context
+        app = context.config.attributes["application"]
+        def add():
+            with app.dbs["main"].transaction() as session:
+                session.execute(sa.text("INSERT INTO precious VALUES (2)"))
+        thread = threading.Thread(target=add)
+        thread.start()
+        thread.join()
+        """,
+        after="a1",
+    )
+    with shadow(project.database()):
+        pass
+    assert [(1,), (2,)] == rows(precious, "SELECT id FROM precious ORDER BY id")
+
+
+BEFORE = "op.execute(\"SELECT 'mysql.user', precious.id FROM precious\")"
+
+NAMING = {
+    "table of a schema": "op.add_column('precious', sa.Column('x', sa.Integer), schema={name!r})",
+    "text": "op.execute('UPDATE `{name}`.precious SET id = 2')",
+    "text without quotes": "op.execute('/* x */ DELETE FROM {name} . precious')",
+    "USE": "op.execute('USE {name}')",
+    "DROP SCHEMA": "op.execute('DROP SCHEMA IF EXISTS {name}')",
+}
+
+
+@pytest.mark.parametrize("way", NAMING)
+def test_name_of_a_database(make_project: MakeProject, fresh_url: FreshURL, way: str) -> None:
+    """On MariaDB a revision that names a database changes it nowhere but in that database."""
+    url = fresh_url("mariadb")
+    project = make_project({"main": url})
+    project.revision("a1", TABLES.format("precious"))
+    database = project.database()
+    database.create()
+    migrate(database)
+    with database.transaction() as session:
+        session.execute(sa.text("INSERT INTO precious VALUES (1)"))
+    project.revision("a2", f"{BEFORE}\n{NAMING[way].format(name=url.database)}", after="a1")
+    with pytest.raises(Refused, match=f"names the database '{url.database}', while its migrations"):
+        with shadow(database):
+            pass
+    assert [(1,)] == rows(url, "SELECT * FROM precious")
+
+
+def test_alter_database(make_project: MakeProject, fresh_url: FreshURL) -> None:
+    """On PostgreSQL a revision that alters or drops the database by its name is refused too."""
+    url = fresh_url("postgresql")
+    project = make_project({"main": url})
+    statement = f"ALTER DATABASE {url.database} SET statement_timeout = 1"
+    project.revision("a1", f"op.execute({statement!r})")
+    database = project.database()
+    database.create()
+    with pytest.raises(Refused, match=f"names the database '{url.database}'"):
+        with shadow(database):
+            pass
+    assert [] == rows(url, "SELECT * FROM pg_db_role_setting")
