@@ -119,7 +119,7 @@ def _changed(
         found.count += 1
         found.to_null += second is None
         if len(found.examples) < _SHOWN:
-            found.examples.append(f"{shown(old)}: {_value(first)} -> {_value(second)}")
+            found.examples.append(f"{shown(old)}: {_both(first, second)}")
     return found
 
 
@@ -146,13 +146,15 @@ class _Forms:
     """Brings the values of a column into a form in which equal ones are equal.
 
     A number is the same with more decimals or as another type of number, a
-    moment with a time zone, JSON with other blanks.
+    moment that got a time zone (but not one that lost it), JSON with other blanks.
     """
 
     def __init__(self, before: Any, after: Any) -> None:
         self.old, self.new = _form(before), _form(after)
         if self.old is not self.new and _text in (self.old, self.new):
             self.old = self.new = _text  # what became text is compared as text
+        elif getattr(before, "timezone", False) and not getattr(after, "timezone", False):
+            self.old = _zoned
 
     def are_same(self, first: Any, second: Any) -> bool:
         if first is None or second is None:
@@ -196,6 +198,11 @@ def _moment(value: Any) -> Any:
     return _MIDNIGHT.sub("", text.replace("T", " "))
 
 
+def _zoned(value: Any) -> Any:
+    offset = _OFFSET.search(str(value)) if ":" in str(value) else None
+    return f"{_moment(value)}{offset[0]}" if offset else _moment(value)
+
+
 def _json(value: Any) -> Any:
     if value is None:
         return None
@@ -214,5 +221,17 @@ def _shown(row: Row, names: Sequence[str], places: Sequence[int]) -> str:
 def _value(value: Any) -> str:
     if value is None:
         return "NULL"
-    text = repr(value) if isinstance(value, bytes) else str(value)
+    text = str(value)
+    if isinstance(value, bytes) or not text.strip() or text.strip() != text:
+        text = repr(value)
     return f"{text[:_WIDTH]}..." if len(text) > _WIDTH else text
+
+
+def _both(first: Any, second: Any) -> str:
+    before, after = _value(first), _value(second)
+    if before == after or before.removesuffix("...") == after:  # they differ further on
+        before, after = (
+            f"{text} ({len(str(value))} characters)"
+            for text, value in ((before, first), (after, second))
+        )
+    return f"{before} -> {after}"

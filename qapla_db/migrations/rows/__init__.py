@@ -93,7 +93,7 @@ def fill(
     later: list[sa.ForeignKeyConstraint] = []
     filled = []
     for table in in_order(tables):
-        limits = limits_of(checks.get(table.key, ()))
+        limits = limits_of(checks.get(table.key, ()), [column.name for column in table.columns])
         postponed = [key for key in table.foreign_key_constraints if key.referred_table not in done]
         rng = random.Random(f"{seed} {table.key}")
         filled.append(_fill_table(connection, table, count, rng, limits, postponed))

@@ -8,9 +8,9 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from qapla_db.migrations.rows.limits import NO_LIMITS, Limits
+from qapla_db.migrations.rows.limits import NO_LIMITS, Limits, Maker
 from qapla_db.migrations.rows.schema import is_generated, is_nullable, may_be_null
-from qapla_db.migrations.rows.values import Maker, maker_of
+from qapla_db.migrations.rows.values import maker_of
 
 __all__ = ["Draw", "Key", "Row", "unique_sets"]
 
@@ -20,6 +20,7 @@ Key = tuple[str, ...]
 _NULLS = 0.15
 _SPREAD = 1_000
 _ROUNDS = 20
+_MANY = 1 << 24
 
 
 class Draw:
@@ -62,7 +63,8 @@ class Draw:
             if is_generated(column) and name not in self._own.values():
                 continue
             if name not in referring and name not in self._own:
-                maker = maker_of(column, limits.get(name, NO_LIMITS))
+                is_unique = name in self._single
+                maker = maker_of(column, limits.get(name, NO_LIMITS), is_unique=is_unique)
                 if maker is None:
                     if not is_nullable(column) and column.server_default is None:
                         self.without.append(column)
@@ -186,7 +188,8 @@ def _first_free(taken: Mapping[Key, Collection[Row]]) -> int:
     for key, rows in taken.items():
         first = max(first, len(rows) + 1)
         if len(key) == 1:
-            whole = [row[0] for row in rows if type(row[0]) is int]
+            # a large one says nothing about how many there are
+            whole = [row[0] for row in rows if type(row[0]) is int and row[0] < _MANY]
             first = max([first, *(value + 1 for value in whole)])
     return first
 
