@@ -101,6 +101,7 @@ class Record:
         more = "" if usual else f", version_table={self.version_table!r}"
         return (
             "If this is a copy that was restored on purpose, make its record right with "
+            f"'qapla-db rewrite-record {name}', or with "
             f"rewrite_record(app.dbs[{name!r}], confirm={self.identity!r}{more})"
         )
 

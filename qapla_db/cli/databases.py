@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from qapla_db.cli.options import All, Choice, Names
-from qapla_db.cli.output import on_terminal, print_table, say
+from qapla_db.cli.output import ask_to_type, on_terminal, print_table, say
 from qapla_db.errors import Refused, ServerError
 
 if TYPE_CHECKING:
@@ -174,13 +174,7 @@ def _ask(database: Database) -> None:
         print_table(["table", "rows"], rows)
     else:
         say("no tables.")
-    say(f"To drop it with everything in it type its name, {name}:")
-    try:
-        answer = input("> ")
-    except EOFError:
-        say()
-        answer = ""
-    if answer.strip() != name:
+    if not ask_to_type(name, f"To drop it with everything in it type its name, {name}:"):
         raise Refused(f"the database {name!r} at {address} was not dropped: {name} was not typed")
 
 

@@ -17,7 +17,7 @@ import typer
 import typer.core
 
 from qapla_db import __version__
-from qapla_db.cli import checks, databases, inspect, revisions
+from qapla_db.cli import checks, databases, inspect, record, revisions
 from qapla_db.cli.options import Choice, shared_options
 from qapla_db.cli.output import WrongUsage, print_error, say
 
@@ -109,14 +109,14 @@ def main(
 
 
 def _register() -> None:
-    for module in (revisions, databases, checks, inspect):
+    for module in (revisions, databases, record, checks, inspect):
         for name, function in module.COMMANDS.items():
             second = f"A second name of {function.__name__}." if _is_alias(name, function) else None
             app.command(name, cls=Command, help=second)(shared_options(function))
 
 
 def _is_alias(name: str, function: Any) -> bool:
-    return name != str(function.__name__).rstrip("_")
+    return name.replace("-", "_") != str(function.__name__)
 
 
 _register()

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "WrongUsage",
+    "ask_to_type",
     "on_terminal",
     "print_error",
     "print_finding",
@@ -60,6 +61,16 @@ def yes_or_no(question: str) -> bool:
         say()
         raise typer.Abort from None
     return answer.strip().lower() in ("y", "yes")
+
+
+def ask_to_type(text: str, question: str) -> bool:
+    """Ask on the terminal for a text, and tell whether it was typed."""
+    say(question)
+    try:
+        return input("> ").strip() == text
+    except EOFError:
+        say()
+        return False
 
 
 def print_json(value: Any) -> None:

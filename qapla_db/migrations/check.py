@@ -12,11 +12,12 @@ from typing import Any
 from alembic.script import Script, ScriptDirectory
 
 from qapla_db.database import Database
-from qapla_db.migrations.checksum import is_edited
 from qapla_db.migrations.drift import differences
+from qapla_db.migrations.edits import edits_in
 from qapla_db.migrations.position import script_of
 from qapla_db.migrations.shadow import shadow
 from qapla_db.migrations.status import DatabaseStatus, look_at, status_of
+from qapla_db.record import Applied
 
 __all__ = ["Problem", "check"]
 
@@ -151,29 +152,34 @@ def _files(database: Database, script: ScriptDirectory) -> Iterator[Problem]:
     record = look_at(database).record
     if record is None:
         return
-    here = {one.revision: one for one in script.walk_revisions()}
+    here = {one.revision for one in script.walk_revisions()}
     for revision, applied in record.revisions.items():
-        when = f" on {applied.applied_at:%Y-%m-%d %H:%M} UTC" if applied.applied_at else ""
-        who = f" by {applied.applied_by}" if applied.applied_by else ""
         if revision not in here:
             yield Problem(
                 database.name,
                 "deleted",
-                f"the revision {revision} was applied{when}{who}, but has no file here",
+                f"the revision {revision} was applied{_when(applied)}, but has no file here",
                 "Bring the file back, or update this code: newer code may have applied it",
                 revision,
             )
-            continue
-        path = here[revision].path
-        if is_edited(path, applied.checksum):
-            yield Problem(
-                database.name,
-                "edited",
-                f"the file of the revision {revision} was edited after it was applied{when}{who}",
-                f"Undo the change in {path} and write a new revision for it",
-                revision,
-                path,
-            )
+    for one in edits_in(script, record):
+        revision, path = one.script.revision, one.script.path
+        yield Problem(
+            database.name,
+            "edited",
+            f"the file of the revision {revision} was edited after it was "
+            f"applied{_when(one.applied)}",
+            f"Undo the change in {path} and write a new revision for it; if it does to a database "
+            f"what it did before: qapla-db rewrite-record {database.name} --accept-edits",
+            revision,
+            path,
+        )
+
+
+def _when(applied: Applied) -> str:
+    """Return when and by whom a revision was applied, where that is known."""
+    when = f" on {applied.applied_at:%Y-%m-%d %H:%M} UTC" if applied.applied_at else ""
+    return f"{when} by {applied.applied_by}" if applied.applied_by else when
 
 
 # --- the models

@@ -31,7 +31,14 @@ from qapla_db.record import Record, RecordTable
 from qapla_db.registry import Host
 from qapla_db.session import Session
 
-__all__ = ["DatabaseStatus", "Seen", "assert_migrated", "look_at", "status_of"]
+__all__ = [
+    "DatabaseStatus",
+    "Seen",
+    "assert_migrated",
+    "look_at",
+    "record_table",
+    "status_of",
+]
 
 
 @dataclass(frozen=True)
@@ -186,6 +193,17 @@ def look_at(database: Database) -> Seen:
     return found
 
 
+def record_table(database: Database) -> RecordTable:
+    """Return the record of the version table that ``env.py`` says; nothing is connected."""
+    return RecordTable(*_version_table(database))
+
+
+def _version_table(database: Database) -> tuple[str, str | None]:
+    options: dict[str, Any] = {}
+    _run(database, {OPTIONS: options})
+    return options["version_table"], options.get("version_table_schema")
+
+
 def _run(database: Database, attributes: dict[str, Any] | None = None, **options: Any) -> None:
     def run(config: Config) -> None:
         script = ScriptDirectory.from_config(config)
@@ -261,10 +279,7 @@ def _called(database: Database) -> str:
 
 def _where(database: Database) -> Position:
     script = script_of(database)
-    options: dict[str, Any] = {}
-    _run(database, {OPTIONS: options})
-    table = options["version_table"]
-    schema = options.get("version_table_schema")
+    table, schema = _version_table(database)
     settings = database.settings
     access = Access(settings.connect_args, settings.name, settings.source)
     settings.backend.check_present(database.engine.url, access)

@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from qapla_db import __version__
-from qapla_db.cli import checks, databases, inspect, revisions
+from qapla_db.cli import checks, databases, inspect, record, revisions
 from qapla_db.cli.main import app
 from tests.cli.conftest import Cli, Files
 from tests.support import wait_until
@@ -25,14 +25,15 @@ PYTHON = [sys.executable, "-W", "error"]
 WAIT = 60.0
 HEAVY = {"sqlalchemy", "alembic", "morfdict", "pyramid", "celery", "shop", "IPython"}
 
-COMMANDS = {**revisions.COMMANDS, **databases.COMMANDS, **checks.COMMANDS, **inspect.COMMANDS}
+MODULES = (revisions, databases, record, checks, inspect)
+COMMANDS = [name for module in MODULES for name in module.COMMANDS]
 
 WORDS = [
     "upgrade", "downgrade", "drop", "create", "revision", "history", "sql", "current", "heads",
     "stamp", "merge", "ensure", "initdb", "init", "main", "head", "base", "-1", "+1", "a:b", ":",
     "--all", "--yes", "--json", "-A", "--app", "--settings_path", "--tests", "--rename", "-m",
     "--wait", "--models", "--empty", "--", "-", "x=y", "nope", "[/red]", "%s", "{}", "é", "\ud800",
-    "main@head", "heads", "a,b", "..", "/", "shop:app",
+    "main@head", "heads", "a,b", "..", "/", "shop:app", "--accept-edits",
 ]  # fmt: skip
 
 
