@@ -12,12 +12,15 @@ import logging
 import sys
 from typing import Any
 
+import sqlalchemy as sa
+from alembic.autogenerate.api import AutogenContext
 from alembic.operations import ops
 from sqlalchemy.engine import Dialect
+from sqlalchemy.types import TypeEngine
 
 from qapla_db.migrations.renames.operations import Statement, quoted_table
 
-__all__ = ["compare_enums", "write_plainly"]
+__all__ = ["compare_enums", "made_elsewhere", "write_plainly"]
 
 PACKAGE = "alembic_postgresql_enum"
 
@@ -34,8 +37,27 @@ def compare_enums(dialect: str) -> None:
         return
     package: Any = importlib.import_module(PACKAGE)
     package.set_configuration(package.Config(drop_unused_enums=False))
+    # of the user's own classes it knows too little: it binds labels, and takes all for types
+    declared: Any = importlib.import_module(f"{PACKAGE}.get_enum_data.declared_enums")
+    vars(declared).update(column_type_is_enum=_is_type, get_enum_values=_labels)
     # from now on it looks at every database of this process, and warns of those of other kinds
     logging.getLogger(f"alembic.{PACKAGE}.compare_dispatch").addFilter(_is_no_complaint)
+
+
+def _enum(found: TypeEngine[Any]) -> TypeEngine[Any]:
+    return found.impl_instance if isinstance(found, sa.TypeDecorator) else found
+
+
+def _is_type(found: TypeEngine[Any]) -> bool:
+    """Tell whether the server has a type of its own for it."""
+    enum = _enum(found)
+    return isinstance(enum, sa.Enum) and enum.native_enum
+
+
+def _labels(found: TypeEngine[Any]) -> tuple[str, ...]:
+    enum = _enum(found)
+    assert isinstance(enum, sa.Enum)
+    return tuple(enum.enums)
 
 
 def _is_no_complaint(record: logging.LogRecord) -> bool:
@@ -59,3 +81,20 @@ def _plain(dialect: Dialect, operation: ops.MigrateOperation) -> ops.MigrateOper
     values = ", ".join("'" + str(one).replace("'", "''") + "'" for one in found.enum_values)
     create, drop = f"CREATE TYPE {name} AS ENUM ({values})", f"DROP TYPE {name}"
     return Statement(create, drop) if kind == "create_enum" else Statement(drop, create)
+
+
+def made_elsewhere(found: TypeEngine[Any], context: AutogenContext) -> str | None:
+    """Return an enum of the user's own class as a revision has it, without the making of its type.
+
+    The package has that made before the table, and sees to it for the classes of SQLAlchemy
+    only.
+    """
+    enum = _enum(found)
+    if PACKAGE not in sys.modules or context.migration_context.dialect.name != "postgresql":
+        return None
+    if not isinstance(enum, sa.Enum) or not enum.native_enum:
+        return None
+    context.imports.add("from sqlalchemy.dialects import postgresql")
+    options = {"name": enum.name, "schema": enum.schema, "create_type": False}
+    said = [f"{key}={value!r}" for key, value in options.items() if value is not None]
+    return f"postgresql.ENUM({', '.join([*map(repr, _labels(found)), *said])})"

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from argparse import Namespace
-from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -15,10 +14,11 @@ from alembic.script import ScriptDirectory
 from qapla_db.database import Database
 from qapla_db.errors import MigrationError
 from qapla_db.migrations.commands import Report, run_alembic
-from qapla_db.migrations.directory import COMPLETED, TEMPLATE, require_template
+from qapla_db.migrations.directory import COMPLETED, require_template
 from qapla_db.migrations.environment import DIRECTIVES
 from qapla_db.migrations.renames import Answers, Ask, Detection
 from qapla_db.migrations.shadow import shadow
+from qapla_db.migrations.written_file import removed_if_broken
 
 __all__ = ["make_revision"]
 
@@ -56,7 +56,7 @@ def make_revision(
         message has the flags of the command line that decide it.
     :raises InvalidArgument: a rename fits nothing.
     :raises MigrationError: there are several heads, a revision failed in the shadow, or
-        what was written is no Python.
+        what was written is no Python, or uses what it does not import.
     """
     answers = Answers(database.name, tuple(renames), ask, other_renames)
     written: list[Path] = []
@@ -67,7 +67,7 @@ def make_revision(
 
     def write(config: Config) -> None:
         prepare(config)
-        with _removed_if_broken(database):
+        with removed_if_broken(database):
             found: Any = command.revision(config, message, autogenerate=not empty)
         written.extend(Path(one.path) for one in _list(found))
         if empty:  # its env.py is not run
@@ -87,35 +87,6 @@ def make_revision(
         with shadow(database) as made:
             run_alembic(database, write, report=report, url=made.url)
     return written[0] if written else None
-
-
-@contextmanager
-def _removed_if_broken(database: Database) -> Iterator[None]:
-    """Remove what the block wrote if it does not compile; Alembic loads it, and fails."""
-    directory = Path(database.migrations_path).absolute()
-    before = set(directory.rglob("*.py"))
-    try:
-        yield
-    except (SyntaxError, ValueError) as error:
-        written = set(directory.rglob("*.py")) - before
-        broken = [path for path in written if not _compiles(path)]
-        if not broken:
-            raise
-        for path in broken:
-            path.unlink()
-        raise MigrationError(
-            f"no revision of {database.name!r} is written, for what {directory / TEMPLATE} makes "
-            f"of it does not compile: {' '.join(str(error).split())}. Choose another message, or "
-            "correct the template; without one 'qapla-db init' writes a new one"
-        ) from error
-
-
-def _compiles(path: Path) -> bool:
-    try:
-        compile(path.read_bytes(), path, "exec")
-    except (SyntaxError, ValueError):
-        return False
-    return True
 
 
 def _require_one_head(name: str, script: ScriptDirectory) -> None:

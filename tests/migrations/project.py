@@ -226,6 +226,16 @@ class Project:
         )
 
 
+class Expression:
+    """An expression in the text of ``env.py``, as an option of AlembicEnv."""
+
+    def __init__(self, text: str) -> None:
+        self.text = text
+
+    def __repr__(self) -> str:
+        return self.text
+
+
 def rows(url: sa.URL, query: str) -> list[tuple[Any, ...]]:
     """Ask a database on a connection of its own, past everything of ours."""
     backend = get_backend(url)

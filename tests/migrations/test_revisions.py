@@ -15,7 +15,7 @@ from qapla_db.migrations.revisions import make_revision
 from qapla_db.migrations.scaffold import Application, scaffold
 from tests.conftest import FreshURL
 from tests.migrations.conftest import MakeProject
-from tests.migrations.project import Project, rows, tables
+from tests.migrations.project import Expression, Project, rows, tables
 
 ONE = "Model = sa.MetaData()\nsa.Table('t', Model, sa.Column('id', sa.Integer, primary_key=True))"
 TWO = ONE + "\nsa.Table('u', Model, sa.Column('c', sa.Text))"
@@ -204,17 +204,9 @@ def shout(context, revision, directives):
     names = [type(one).__name__ for one in directives[0].upgrade_ops.ops]
     directives[0].message = " ".join(names)
 """
-    project.write_env("main", table.format("new") + hook, process_revision_directives=Name("shout"))
+    project.write_env(
+        "main", table.format("new") + hook, process_revision_directives=Expression("shout")
+    )
     path = make_revision(project.database(), "rename", renames=["t.old:new"])
     assert path is not None
     assert '"""RenameColumn"""' in path.read_text()
-
-
-class Name:
-    """An expression in the text of env.py."""
-
-    def __init__(self, text: str) -> None:
-        self.text = text
-
-    def __repr__(self) -> str:
-        return self.text
