@@ -48,7 +48,6 @@ from qapla_db.migrations.recording import Recording
 from qapla_db.migrations.renames import refuse_unhandled
 from qapla_db.migrations.runner import Runner
 from qapla_db.migrations.type_rendering import with_imports
-from qapla_db.migrations.type_rendering import with_imports
 from qapla_db.record import RecordTable
 from qapla_db.record_table import VERSION_TABLE
 from qapla_db.registry import Host
@@ -253,7 +252,6 @@ class AlembicEnv:
         options["on_version_apply"] = (applied,) if callable(applied) else tuple(applied)
         options["include_name"] = self.tables.filter(given.get("include_name"))
         options["include_object"] = without_constraints_of_types(given.get("include_object"))
-        options["render_item"] = with_imports(given.get("render_item"))
         options["render_item"] = with_imports(given.get("render_item"))
         options["process_revision_directives"] = self._process_directives
         return options
