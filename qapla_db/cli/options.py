@@ -5,12 +5,13 @@ from __future__ import annotations
 import functools
 import inspect
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 import typer
 
-from qapla_db.cli.output import WrongUsage
+from qapla_db.cli.output import WrongUsage, nothing_but_json
 
 if TYPE_CHECKING:
     from qapla_db.cli.find import Found
@@ -180,10 +181,11 @@ def shared_options(function: Callable[..., Any]) -> Callable[..., Any]:
         shared = [arguments.pop(name) for name in _SHARED]
         root = ctx.find_root()
         root.obj = (root.obj or Choice()).with_more(*shared)
-        try:
-            return function(root.obj, **arguments)
-        finally:
-            root.obj.dispose()
+        with nothing_but_json() if arguments.get("as_json") else nullcontext():
+            try:
+                return function(root.obj, **arguments)
+            finally:
+                root.obj.dispose()
 
     del run.__wrapped__
     run.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]

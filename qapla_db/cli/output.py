@@ -6,7 +6,8 @@ import json
 import os
 import sys
 import traceback
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager, redirect_stdout
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TextIO
 
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 __all__ = [
     "WrongUsage",
     "ask_to_type",
+    "nothing_but_json",
     "on_terminal",
     "print_error",
     "print_finding",
@@ -73,9 +75,53 @@ def ask_to_type(text: str, question: str) -> bool:
         return False
 
 
+_for_json: list[TextIO] = []
+
+
+@contextmanager
+def nothing_but_json() -> Iterator[None]:
+    """Send what the application and its migrations print elsewhere: only JSON is printed.
+
+    It goes to standard error, also what their own programs print.
+    """
+    own = sys.stdout
+    if own is None:
+        yield
+        return
+    with ExitStack() as stack:
+        stack.callback(_for_json.clear)
+        _for_json.append(stack.enter_context(_apart(own)))
+        stack.enter_context(redirect_stdout(sys.stderr))
+        yield
+
+
+@contextmanager
+def _apart(stream: TextIO) -> Iterator[TextIO]:
+    """Yield a stream to where one leads, while the file descriptor 1 leads to standard error."""
+    try:
+        is_first = stream.fileno() == 1
+        error = sys.stderr.fileno()
+    except (AttributeError, OSError, ValueError):  # there is no file behind it
+        is_first = False
+    if not is_first:
+        yield stream
+        return
+    stream.flush()
+    kept = os.dup(1)
+    os.dup2(error, 1)
+    try:
+        with open(
+            kept, "w", encoding=stream.encoding, errors=stream.errors, closefd=False
+        ) as apart:
+            yield apart
+    finally:
+        os.dup2(kept, 1)
+        os.close(kept)
+
+
 def print_json(value: Any) -> None:
     """Print a value as JSON; what JSON does not know is written as text."""
-    say(json.dumps(value, indent=2, default=str))
+    typer.echo(json.dumps(value, indent=2, default=str), file=_for_json[-1] if _for_json else None)
 
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]]) -> None:
