@@ -289,6 +289,69 @@ def test_declaration_without_reason(airports: Project) -> None:
     assert not report.ok
 
 
+# of what two columns, the rows and a table lose each declaration accepts one thing
+LOSSES = [
+    "op.execute('UPDATE airport SET region_id = 1')",
+    batch("airport", "drop_column('iata')"),
+    batch("airport", "drop_column('elevation')"),
+    "op.execute('DELETE FROM airport WHERE id = 1')",
+    "op.drop_table('note')",
+]
+
+
+@pytest.mark.parametrize(
+    ("declared", "accepted"),
+    [
+        ("loses airport.elevation", ("lost column", "elevation")),
+        ("loses note", ("lost table", None)),
+        ("loses rows of airport", ("lost rows", None)),
+        ("changes airport.region_id", ("changed values", "region_id")),
+        ("loses airport", None),
+        ("loses rows of note", None),
+        ("loses airport.region_id", None),
+        ("changes airport.elevation", None),
+        ("changes airport.name", None),
+    ],
+)
+def test_declarations_are_narrow(
+    make_project: MakeProject,
+    fresh_url: FreshURL,
+    declared: str,
+    accepted: tuple[str, str | None] | None,
+) -> None:
+    """A declaration covers one column, the rows of a table, or that a table is dropped."""
+    project = make_project({"main": fresh_url("sqlite")})
+    airport = AIRPORTS.replace("sa.String(3), unique=True", "sa.String(3)")
+    note = "op.create_table('note', sa.Column('id', sa.Integer, primary_key=True))"
+    project.revision("a1", f"{airport}\n{note}", NO_AIRPORTS)
+    no_way = "raise NotImplementedError('no way back')"
+    report = change(project, "\n".join(LOSSES), no_way, f"# qapla: {declared}, because")
+    losses = [one for one in report.findings if one.kind not in ("failed downgrade", "models")]
+    assert 5 == len(losses)
+    found = [(one.kind, one.column) for one in losses if one.declared == "because"]
+    assert ([accepted] if accepted else []) == found
+    assert (accepted is None) == any(declared in note for note in report.notes)
+
+
+def test_declared_change_of_the_way_back(airports: Project) -> None:
+    """What a downgrade does to one column is declared for it, and for no other."""
+    back = "op.execute('UPDATE airport SET elevation = NULL, region_id = NULL')"
+    down = "\n".join([back, "op.execute('DELETE FROM airport WHERE id = 1')"])
+    comment = "# qapla: changes airport.elevation, it is measured anew"
+    report = change(airports, "pass", down, comment)
+    found = {one.column: one.declared for one in report.findings if one.kind != "models"}
+    assert {None: None, "elevation": "it is measured anew", "region_id": None} == found
+
+
+@pytest.mark.parametrize("what", ["changes airport", "changes rows of airport"])
+def test_declaration_that_says_too_little(airports: Project, what: str) -> None:
+    """A change is declared column by column."""
+    up = "op.execute('UPDATE airport SET elevation = 1')"
+    report = change(airports, up, "pass", f"# qapla: {what}, why not")
+    assert {"declaration", "changed values"} == set(kinds(report))
+    assert all(one.declared is None for one in report.findings)
+
+
 def test_lost_table(airports: Project) -> None:
     """A dropped table is a loss, with the number of its rows."""
     report = change(airports, "op.drop_table('airport')", "pass")

@@ -4,6 +4,7 @@
 
     # qapla: loses airport.iata, nobody reads it since 3.2
     # qapla: loses airport, moved to another database
+    # qapla: loses rows of airport, those without a name
     # qapla: changes airport.elevation, feet to metres
     # qapla: renames airport.elevation to airport.elevation_m, copied and dropped
 """
@@ -25,11 +26,21 @@ __all__ = ["Declaration", "apply", "declarations_in"]
 Verb = Literal["loses", "changes", "renames"]
 
 _OURS = re.compile(r"#\s*qapla:\s*(?P<verb>loses|changes|renames)\b(?P<rest>.*)")
-_REST = re.compile(r"\s+(?P<what>[\w.$]+)(?:\s+to\s+(?P<to>[\w.$]+))?\s*,\s*(?P<reason>\S.*)")
-_KINDS = {
-    "loses": ("lost table", "lost column", "lost rows"),
-    "changes": ("changed values",),
-    "renames": (),
+_REST = re.compile(
+    r"\s+(?P<rows>rows\s+of\s+)?(?P<what>[\w.$]+)(?:\s+to\s+(?P<to>[\w.$]+))?\s*,"
+    r"\s*(?P<reason>\S.*)"
+)
+# what each accepts, and nothing besides
+_OF_TABLE: tuple[str, ...] = ("lost table",)
+_OF_ROWS: tuple[str, ...] = ("lost rows", "data after downgrade")
+_OF_COLUMN: dict[str, tuple[str, ...]] = {
+    "loses": ("lost column", "data after downgrade"),
+    "changes": ("changed values", "data after downgrade"),
+}
+_FORMS = {
+    "loses": "TABLE.COLUMN, REASON (or TABLE, or rows of TABLE)",
+    "changes": "TABLE.COLUMN, REASON",
+    "renames": "OLD to NEW, REASON",
 }
 
 
@@ -42,6 +53,7 @@ class Declaration:
     :ivar what: ``table`` or ``table.column``, by the name before.
     :ivar to: the name afterwards, of what it renames.
     :ivar reason: why.
+    :ivar of_rows: it loses rows of a table.
     """
 
     revision: str
@@ -49,17 +61,23 @@ class Declaration:
     what: str
     to: str | None
     reason: str
+    of_rows: bool = False
 
     def covers(self, finding: Finding, names: Collection[str]) -> bool:
-        """Tell whether it speaks of a finding.
+        """Tell whether it speaks of a finding: of a table as a whole, a column, or rows.
 
         :param names: what the finding's table or column is called, on the whole way.
         """
-        if finding.kind == "data after downgrade":
-            fits = self.verb != "renames"
+        if self.of_rows:
+            kinds = _OF_ROWS
+        elif finding.column is not None:
+            kinds = _OF_COLUMN.get(self.verb, ())
         else:
-            fits = finding.kind in _KINDS[self.verb]
-        return fits and self.what in names
+            kinds = _OF_TABLE if self.verb == "loses" else ()
+        return finding.kind in kinds and self.what in names
+
+    def __str__(self) -> str:
+        return f"{self.verb} {'rows of ' if self.of_rows else ''}{self.what}"
 
 
 def declarations_in(path: str | Path, revision: str) -> tuple[list[Declaration], list[Finding]]:
@@ -74,13 +92,21 @@ def declarations_in(path: str | Path, revision: str) -> tuple[list[Declaration],
         if match is None:
             continue
         rest, verb = _REST.fullmatch(match["rest"].rstrip()), cast(Verb, match["verb"])
-        if rest is None or (verb == "renames") != (rest["to"] is not None):
-            form = "OLD to NEW, REASON" if verb == "renames" else "TABLE.COLUMN, REASON"
-            message = f"{path}: {comment!r} is not understood; write # qapla: {verb} {form}"
+        if rest is None or not _fits(verb, rest):
+            message = f"{path}: {comment!r} is not understood; write # qapla: {verb} {_FORMS[verb]}"
             wrong.append(Finding("declaration", message, revision=revision))
             continue
-        found.append(Declaration(revision, verb, rest["what"], rest["to"], rest["reason"]))
+        of_rows = rest["rows"] is not None
+        found.append(Declaration(revision, verb, rest["what"], rest["to"], rest["reason"], of_rows))
     return found, wrong
+
+
+def _fits(verb: Verb, rest: re.Match[str]) -> bool:
+    if (verb == "renames") != (rest["to"] is not None):
+        return False
+    if verb == "changes" and "." not in rest["what"]:
+        return False
+    return verb == "loses" or rest["rows"] is None
 
 
 def _comments(path: Path) -> Iterable[str]:
@@ -112,7 +138,7 @@ def apply(
             finding = replace(finding, declared=fitting[0].reason, revision=revision)
         marked.append(finding)
     notes = [
-        f"{one.revision} declares that it {one.verb} {one.what}, of which nothing was seen"
+        f"{one.revision} declares that it {one}, of which nothing was seen"
         for one in declarations
         if one not in used and one.verb != "renames"
     ]

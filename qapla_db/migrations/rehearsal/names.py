@@ -55,14 +55,14 @@ class Names:
         return next((old for old, now in self._tables.items() if now == key), None)
 
     def all_of(self, key: str, column: str | None) -> set[str]:
-        """Return what a table of the start, and its column, is called at the start and now."""
+        """Return what a table of the start, or its column, is called at the start and now."""
         if key not in self._tables:
             return set()
         tables = {key, self._tables[key]}
         if column is None:
             return tables
         columns = {column, self._columns[key].get(column, column)}
-        return tables | {f"{table}.{name}" for table in tables for name in columns}
+        return {f"{table}.{name}" for table in tables for name in columns}
 
     def declare(self, what: str, to: str) -> None:
         """Take note of a rename that was not seen, as a revision declares it.
