@@ -35,7 +35,7 @@ def check_droppable(settings: DatabaseSettings, host: Any, *, confirm: str | Non
     _refuse_production(settings, host)
     _refuse_unless_meant(settings, host, confirm)
     _refuse_elsewhere(settings)
-    shared = [one for one in _registered(host) if one.identity == settings.identity]
+    shared = [one for one in _registered(host) if settings.is_same_database(one)]
     of_tests = getattr(host, "endpoint", None) == "tests"
     refuse_recorded(settings, [settings, *shared], of_tests=of_tests)
 

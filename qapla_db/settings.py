@@ -151,6 +151,18 @@ class DatabaseSettings:
         """Server and database, equal for two spellings of one database."""
         return self.backend.identity(self.url)
 
+    def is_same_database(self, other: DatabaseSettings) -> bool:
+        """Tell whether two names lead to one database on one server.
+
+        Names of servers are looked up only where those of the databases are equal.
+        """
+        if self is other:
+            return True
+        ours, theirs = self.backend, other.backend
+        if ours.is_server and ours.name_of(self.url) != theirs.name_of(other.url):
+            return False
+        return self.identity == other.identity
+
     def __repr__(self) -> str:
         return f"<DatabaseSettings {self.name!r}: {self.address}, {self.environment}>"
 

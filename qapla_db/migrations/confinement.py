@@ -12,6 +12,7 @@ import re
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from functools import cached_property
 from typing import Any
 
 import sqlalchemy as sa
@@ -25,6 +26,8 @@ from qapla_db.errors import Refused
 from qapla_db.migrations.sqltext import NAME, bare, split
 
 __all__ = ["confined"]
+
+Identity = tuple[str, str]
 
 _WHOLE = re.compile(
     rf"(?:(?:CREATE|DROP|ALTER) (?P<kind>DATABASE|SCHEMA) (?:IF (?:NOT )?EXISTS )?|USE )({NAME})",
@@ -76,13 +79,20 @@ class _Guard:
     def __init__(self, database: Database, url: sa.URL | None) -> None:
         self._database, self._url = database, url
         self._thread = threading.get_ident()
-        self._own = None if url is None else _identity(url)
-        self._barred = [
+        self._schemas: set[str] | None = None
+
+    @cached_property
+    def _own(self) -> Identity | None:
+        return None if self._url is None else _identity(self._url)
+
+    @cached_property
+    def _barred(self) -> list[tuple[Identity, Database]]:
+        # not before there is a connection: names of servers are looked up for it
+        return [
             (one.settings.identity, one)
-            for one in database.host.dbs.values()
+            for one in self._database.host.dbs.values()
             if not one.backend.is_volatile(one.settings.url) and one.settings.identity != self._own
         ]
-        self._schemas: set[str] | None = None
 
     def connect(
         self, dialect: Dialect, record: object, arguments: list[Any], keywords: Mapping[str, Any]
@@ -98,14 +108,16 @@ class _Guard:
 
     def check_out(self, dbapi: object, record: object, pooled: Any) -> None:
         # past the engine's Connection: engine.raw_connection()
-        for _, one in self._barred:
+        for one in self._database.host.dbs.values():
             if one.has_pool(pooled._pool):
                 self._refuse(one.settings.url)
 
     def _refuse(self, url: sa.URL) -> None:
+        if self._thread != threading.get_ident():
+            return
         identity = _identity(url)
         found = next((one for barred, one in self._barred if barred == identity), None)
-        if found is None or self._thread != threading.get_ident():
+        if found is None:
             return
         raise Refused(
             f"a revision of {self._database.name!r} connects to the database {found.name!r} at "
@@ -157,7 +169,7 @@ class _Guard:
         return self._schemas
 
 
-def _identity(url: sa.URL) -> tuple[str, str] | None:
+def _identity(url: sa.URL) -> Identity | None:
     backend = get_backend(url)
     return None if backend is None else backend.identity(url)
 

@@ -342,4 +342,4 @@ def sharing(database: Database) -> list[Database]:
     if settings.backend.is_volatile(settings.url):
         return [database]
     registered = database.host.dbs.values()
-    return [one for one in registered if one.settings.identity == settings.identity] or [database]
+    return [one for one in registered if settings.is_same_database(one.settings)] or [database]
