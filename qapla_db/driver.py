@@ -119,7 +119,7 @@ class ReadDriver(_Driver[M]):
         most = MOST + 1 if limit is ... else limit
         if most is not None and (type(most) is not int or most < 0):
             raise InvalidArgument(f"limit is a number of rows, or None for all, not {limit!r}")
-        most = None if most is None else min(most, query.pages.LARGEST)
+        most = None if most is None else min(most, query.paging.LARGEST)
         statement = self._select(filter_by, order_by).limit(most)
         with self._session.no_autoflush:
             found: list[M] = query.reading.find(self._session, statement, paginate=False)

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from qapla_db.query import filters as filters
     from qapla_db.query import keyset as keyset
     from qapla_db.query import pages as pages
+    from qapla_db.query import paging as paging
     from qapla_db.query import readers as readers
     from qapla_db.query import reading as reading
     from qapla_db.query import streaming as streaming
@@ -32,6 +33,7 @@ _ROOMS = frozenset(
         "filters",
         "keyset",
         "pages",
+        "paging",
         "readers",
         "reading",
         "streaming",

@@ -14,7 +14,7 @@ from qapla_db.errors import InvalidArgument
 from qapla_db.query.filters import OrderBy
 from qapla_db.query.identity import has_windows, is_grouped, returns_sets
 from qapla_db.query.items import Items
-from qapla_db.query.pages import checked_select, size_of
+from qapla_db.query.paging import checked_select, size_of
 from qapla_db.query.positions import Order, order_of
 from qapla_db.query.tokens import Position, decode, encode
 

@@ -12,7 +12,8 @@ from qapla_db.query import pages
 from qapla_db.query.fields import mapper_read
 from qapla_db.query.filters import FilterBy, OrderBy, conditions, order_clauses
 from qapla_db.query.identity import has_limit, page_key
-from qapla_db.query.pages import Page, criteria, fetched
+from qapla_db.query.pages import Page
+from qapla_db.query.paging import criteria, fetched
 from qapla_db.query.targets import AnySession, model_of, nulls_sort_last, select_of, session_of
 
 __all__ = ["check_exists", "count", "find", "find_one", "narrowed"]
