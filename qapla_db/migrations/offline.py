@@ -110,7 +110,9 @@ def _seen(context: MigrationContext, script: Script) -> Seen:
     with _recording(context, seen):
         try:
             script.module.upgrade()
-        except Exception as error:
+        except KeyboardInterrupt:  # of a person at the keyboard
+            raise
+        except BaseException as error:  # sys.exit() too, which is of the revision's
             line = _line_of(error, script.path)
             seen.end = line or 0
             seen.hide(f"it ends here without a database ({_words(error)})", line)

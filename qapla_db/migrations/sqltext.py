@@ -8,7 +8,16 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
-__all__ = ["CREATE_TABLE", "NAME", "actions_of", "bare", "created_in", "pattern", "split"]
+__all__ = [
+    "CREATE_TABLE",
+    "NAME",
+    "actions_of",
+    "bare",
+    "created_in",
+    "outside_parentheses",
+    "pattern",
+    "split",
+]
 
 _PART = r'(?:"(?:[^"]|"")+"|`[^`]+`|[^\W\d][\w$]*)'
 NAME = rf"{_PART}(?:\.{_PART})*"
@@ -58,6 +67,14 @@ def actions_of(text: str) -> Iterator[str]:
             yield text[start : match.start()].strip()
             start = match.end()
     yield text[start:].strip()
+
+
+def outside_parentheses(text: str) -> str:
+    """Return a statement with emptied parentheses."""
+    inner = re.compile(r"\((?:[^()]|\(\))+\)")
+    while inner.search(text):
+        text = inner.sub("()", text)
+    return text
 
 
 def bare(name: str) -> str:

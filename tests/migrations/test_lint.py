@@ -17,9 +17,9 @@ from tests.migrations.conftest import MakeProject
 from tests.migrations.project import Project
 
 URLS = {
-    "postgresql": "postgresql+psycopg://nobody@nowhere.invalid/none",
-    "mysql": "mysql+pymysql://nobody@nowhere.invalid/none",
-    "mariadb": "mariadb+pymysql://nobody@nowhere.invalid/none",
+    "postgresql": "postgresql+psycopg://nobody@127.0.0.1:1/none",
+    "mysql": "mysql+pymysql://nobody@127.0.0.1:1/none",
+    "mariadb": "mariadb+pymysql://nobody@127.0.0.1:1/none",
     "sqlite": "sqlite:////nowhere/none.sqlite3",
 }
 """Nothing may be connected to."""
@@ -103,6 +103,41 @@ UNSAFE = [
     ("unique-constraint", "op.create_unique_constraint('q', 't', ['a'])"),
     ("unique-constraint", SQL.format("ALTER TABLE t ADD CONSTRAINT q UNIQUE (a)")),
     ("primary-key", "op.create_primary_key('p', 't', ['a'])"),
+    ("delete-rows", SQL.format("DELETE FROM t AS x WHERE true RETURNING a")),
+    ("delete-rows", SQL.format("WITH x AS (SELECT 1) DELETE FROM t")),
+    ("delete-rows", SQL.format("WITH x AS (DELETE FROM t RETURNING *) INSERT INTO u SELECT 1")),
+    ("update-rows", SQL.format("UPDATE t SET a = 1")),
+    ("update-rows", SQL.format("UPDATE ONLY t AS x SET a = (SELECT b FROM u WHERE u.a = x.a)")),
+    (
+        "update-rows",
+        "op.get_bind().execute(sa.table('t', sa.column('a', sa.Text)).update().values(a=''))",
+    ),
+    ("lock-table", SQL.format("LOCK TABLE t")),
+    ("lock-table", SQL.format("LOCK t IN SHARE ROW EXCLUSIVE MODE NOWAIT")),
+    ("rewrite-table", SQL.format("CLUSTER t USING i")),
+    ("rewrite-table", SQL.format("CLUSTER")),
+    ("rewrite-table", SQL.format("ALTER TABLE t SET LOGGED")),
+    ("rewrite-table", SQL.format("ALTER TABLE t SET UNLOGGED")),
+    ("rewrite-table", SQL.format("ALTER TABLE t SET TABLESPACE fast")),
+    ("reindex", SQL.format("REINDEX TABLE t")),
+    ("reindex", SQL.format("REINDEX (VERBOSE) INDEX i")),
+    ("in-transaction", SQL.format("REINDEX TABLE CONCURRENTLY t")),
+    ("in-transaction", SQL.format("VACUUM t")),
+    ("in-transaction", SQL.format("ALTER TABLE t DETACH PARTITION p CONCURRENTLY")),
+    ("detach-partition", SQL.format("ALTER TABLE t DETACH PARTITION p")),
+    ("refresh-view", SQL.format("REFRESH MATERIALIZED VIEW v")),
+    ("disable-trigger", SQL.format("ALTER TABLE t DISABLE TRIGGER ALL")),
+    ("disable-trigger", SQL.format("SET LOCAL session_replication_role = replica")),
+    ("alter-type", SQL.format("ALTER TYPE mood RENAME VALUE 'a' TO 'b'")),
+    ("alter-type", SQL.format("ALTER TYPE mood RENAME TO feeling")),
+    ("alter-type", SQL.format("ALTER TYPE pair DROP ATTRIBUTE a CASCADE")),
+    ("check", SQL.format("ALTER DOMAIN d ADD CONSTRAINT c CHECK (VALUE > 0)")),
+    ("rename-table", SQL.format("ALTER TABLE t SET SCHEMA old")),
+    ("drop-schema", SQL.format("DROP SCHEMA IF EXISTS s CASCADE")),
+    ("drop-object", SQL.format("drop type mood cascade")),
+    ("drop-object", SQL.format("DROP EXTENSION IF EXISTS citext CASCADE")),
+    ("drop-object", SQL.format("DROP MATERIALIZED VIEW v CASCADE")),
+    ("drop-object", SQL.format("DROP OWNED BY somebody")),
 ]
 
 
@@ -136,14 +171,28 @@ SAFE = [
     SQL.format("ALTER TABLE t VALIDATE CONSTRAINT c"),
     SQL.format("ALTER TABLE t ADD CONSTRAINT q UNIQUE USING INDEX i"),
     SQL.format("ALTER TABLE t DROP CONSTRAINT q, ALTER a DROP DEFAULT"),
-    SQL.format("UPDATE t SET a = 'DROP TABLE t' -- DROP TABLE t"),
+    SQL.format("UPDATE t SET a = 'DROP TABLE t' WHERE b -- DROP TABLE t"),
     SQL.format("DELETE FROM t WHERE a = 1"),
+    SQL.format("DELETE FROM t x USING u WHERE x.a = u.a RETURNING x.a"),
+    SQL.format("WITH x AS (SELECT 1) UPDATE t SET a = (SELECT 1) WHERE a IN (SELECT 2)"),
+    SQL.format("INSERT INTO t VALUES (1) ON CONFLICT (a) DO UPDATE SET a = 1"),
+    "\n".join([ADDED, SQL.format("UPDATE t SET id = 1; LOCK TABLE t; TRUNCATE t")]),
+    SQL.format("LOCK TABLE t IN ROW EXCLUSIVE MODE"),
+    SQL.format("REFRESH MATERIALIZED VIEW CONCURRENTLY v"),
+    SQL.format("ALTER TABLE t ENABLE TRIGGER ALL, SET (fillfactor = 70)"),
+    SQL.format("SET LOCAL session_replication_role = origin"),
+    SQL.format("ALTER DOMAIN d ADD CONSTRAINT c CHECK (VALUE > 0) NOT VALID"),
+    SQL.format("DROP SCHEMA s"),
+    SQL.format("DROP FUNCTION f"),
     SQL.format("ALTER TYPE mood ADD VALUE 'happy'"),
     "op.drop_constraint('q', 't')",
     "op.bulk_insert(sa.table('t', sa.column('a')), [{'a': 1}])",
     "with op.get_context().autocommit_block():\n"
     "    op.create_index('i', 't', ['a'], postgresql_concurrently=True)\n"
-    "    op.execute('DROP INDEX CONCURRENTLY j')",
+    "    op.execute('DROP INDEX CONCURRENTLY j')\n"
+    "    op.execute('VACUUM (ANALYZE) t')\n"
+    "    op.execute('REINDEX (CONCURRENTLY) TABLE t')\n"
+    "    op.execute('ALTER TABLE t DETACH PARTITION p CONCURRENTLY')",
     "import qapla_db.migrations.indexes as ours\n"
     "ours.create_index_concurrently('i', 't', ['a'])\nours.drop_index_concurrently('j', 't')",
 ]
@@ -172,6 +221,12 @@ def test_safe(linted: Linted, body: str) -> None:
         ("mariadb", "op.create_foreign_key('f', 't', 'u', ['a'], ['id'])", ["foreign-key"]),
         ("mysql", "op.create_unique_constraint('q', 't', ['a'])", []),
         ("mysql", "op.drop_constraint('p', 't', type_='primary')", ["drop-primary-key"]),
+        ("sqlite", SQL.format("UPDATE t SET a = 1; VACUUM"), []),
+        ("mysql", SQL.format("UPDATE t SET a = 1"), ["update-rows"]),
+        ("mysql", SQL.format("UPDATE t SET a = 1 LIMIT 100"), []),
+        ("mysql", SQL.format("LOCK TABLES t WRITE, u READ"), ["lock-table", "lock-table"]),
+        ("mysql", SQL.format("DROP SCHEMA s"), ["drop-schema"]),
+        ("mariadb", SQL.format("ALTER TABLE t ENGINE = InnoDB"), ["rewrite-table"]),
         ("mysql", SQL.format("ALTER TABLE `t` MODIFY `a` bigint"), ["change-type"]),
         ("mysql", SQL.format("ALTER TABLE t CHANGE a b int"), ["change-type", "rename-column"]),
         (
@@ -217,6 +272,27 @@ def test_batch(linted: Linted, kind: str, body: str, expected: list[str]) -> Non
     assert {body, "op.drop_table('last')"} >= {line_of(found) for found in findings}
 
 
+def test_every_table(linted: Linted) -> None:
+    """Of a list of tables each is named; of those that were just made none is."""
+    findings = linted(f"{ADDED}\nop.execute('TRUNCATE TABLE t, u, v RESTART IDENTITY')")
+    assert ["u", "v"] == [one.message.split()[3] for one in findings if "squawk" not in one.message]
+
+
+def test_vacuum_full(linted: Linted) -> None:
+    """VACUUM FULL is told as what writes the table anew, also outside of the transaction."""
+    body = "with op.get_context().autocommit_block():\n    op.execute('VACUUM {} t')"
+    for words in ("FULL", "(FULL, ANALYZE)", "FULL ANALYZE"):
+        (found,) = linted(body.format(words))
+        assert "rewrite-table" == found.rule
+        assert found.message.startswith("VACUUM FULL of t ")
+
+
+def test_ctrl_c(linted: Linted) -> None:
+    """Ctrl-C while a revision is looked at ends the command."""
+    with pytest.raises(KeyboardInterrupt):
+        linted("import signal; signal.raise_signal(signal.SIGINT)")
+
+
 class TestComments:
     def test_reason(self, linted: Linted) -> None:
         """A comment with a reason allows its rule in the file, and no other."""
@@ -260,6 +336,8 @@ class TestConnections:
             "sa.inspect(op.get_bind())",
             "op.get_bind().execute(sa.text('SELECT 1')).scalar_one()",
             "raise ValueError('not me')",
+            "import sys; sys.exit('not me')",
+            "raise BaseException('not me')",
         ],
     )
     def test_end(self, linted: Linted, body: str) -> None:

@@ -11,7 +11,8 @@ from alembic.operations.ops import MigrateOperation
 from sqlalchemy.engine import Dialect
 
 from qapla_db.migrations.lint.rules import Risk, family
-from qapla_db.migrations.lint.statements import is_volatile, risks_of_sql
+from qapla_db.migrations.lint.statements import risks_of_sql
+from qapla_db.migrations.lint.table_changes import is_volatile
 from qapla_db.migrations.lint.types import is_harmless
 from qapla_db.migrations.offline import Call
 

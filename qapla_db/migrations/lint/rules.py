@@ -50,6 +50,9 @@ _LOSES = {
     "delete-rows": Rule(
         "all rows of {what} are deleted", f"name the rows that are meant in a WHERE, {SAY}"
     ),
+    "drop-schema": Rule(
+        "the {what} is dropped with all its tables", f"drop them one by one, {SAY}"
+    ),
 }
 
 _RENAMES = {
@@ -60,6 +63,16 @@ _RENAMES = {
         "the table {what} is renamed under programs that still use the old name", _STOPPED
     ),
 }
+
+_UPDATES = Rule(
+    "all rows of {what} are changed by one statement: each is locked until the revision is done, "
+    "and written anew",
+    f"change them in batches, in a program of its own, {SAY}",
+)
+
+_QUIET = f"do it when nobody needs the table, with a lock_timeout, {SAY}"
+
+_LOCKS = Rule("the table {what} is locked for others to the end of the transaction", _QUIET)
 
 _TWO_STEPS = (
     "add it NOT VALID (postgresql_not_valid=True), and VALIDATE CONSTRAINT in a revision of its own"
@@ -121,6 +134,43 @@ _POSTGRESQL = {
     ),
 }
 
+_POSTGRESQL_AS_A_WHOLE = {
+    "update-rows": _UPDATES,
+    "lock-table": _LOCKS,
+    "drop-object": Rule(
+        "the {what} is dropped with all that depends on it: columns with their values, views, "
+        "constraints",
+        f"drop what depends on it by name before, and leave CASCADE away, {SAY}",
+    ),
+    "alter-type": Rule(
+        "the type {what} is changed under programs that still use it as it was", _STOPPED
+    ),
+    "rewrite-table": Rule(
+        "{what} writes the whole table anew while nobody can read or write it", _QUIET
+    ),
+    "reindex": Rule(
+        "REINDEX of {what} stops writers, and readers that would use the index",
+        f"REINDEX ... CONCURRENTLY in op.get_context().autocommit_block(), {SAY}",
+    ),
+    "refresh-view": Rule(
+        "the materialized view {what} is filled while nobody can read it",
+        f"REFRESH MATERIALIZED VIEW CONCURRENTLY (it needs a unique index), {SAY}",
+    ),
+    "detach-partition": Rule(
+        "DETACH PARTITION {what} waits for every query on the table, and all others for it",
+        f"DETACH PARTITION ... CONCURRENTLY in op.get_context().autocommit_block(), {SAY}",
+    ),
+    "disable-trigger": Rule(
+        "triggers of {what} are off, foreign keys among them: what is written meanwhile is not "
+        "checked, and nobody checks it later",
+        f"leave them on, {SAY}",
+    ),
+    "in-transaction": Rule(
+        "{what} fails inside of a transaction",
+        "put it into: with op.get_context().autocommit_block()",
+    ),
+}
+
 _COPIES = f"use pt-online-schema-change or gh-ost for a large table, {SAY}"
 
 _MYSQL = {
@@ -138,6 +188,9 @@ _MYSQL = {
         "the index {what} (FULLTEXT or SPATIAL) is made while nobody can write to its table",
         _COPIES,
     ),
+    "update-rows": _UPDATES,
+    "lock-table": _LOCKS,
+    "rewrite-table": Rule("{what} copies the table while nobody can write to it", _COPIES),
     "drop-primary-key": Rule(
         "dropping the primary key {what} copies the table while nobody can write to it", _COPIES
     ),
@@ -163,7 +216,7 @@ _ALWAYS = {
 }
 
 RULES = {
-    "postgresql": {**_POSTGRESQL, **_ALWAYS},
+    "postgresql": {**_POSTGRESQL, **_POSTGRESQL_AS_A_WHOLE, **_ALWAYS},
     "mysql": {**_MYSQL, **_ALWAYS},
     "others": {**_OTHERS, **_ALWAYS},
 }

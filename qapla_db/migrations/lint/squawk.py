@@ -26,9 +26,19 @@ OURS = {
     "adding-not-nullable-field": ("set-not-null", "add-not-null"),
     "adding-required-field": ("add-not-null", "rewrite"),
     "adding-serial-primary-key-field": ("primary-key",),
+    "ban-alter-domain-with-add-constraint": ("check",),
     "ban-concurrent-index-creation-in-transaction": ("index-in-transaction",),
-    "ban-drop-column": ("drop-column",),
+    "ban-drop-column": ("drop-column", "alter-type"),
+    "ban-drop-database": ("drop-schema",),
+    "ban-drop-domain": ("drop-object",),
+    "ban-drop-extension": ("drop-object",),
+    "ban-drop-function": ("drop-object",),
+    "ban-drop-schema": ("drop-schema",),
+    "ban-drop-sequence": ("drop-object",),
     "ban-drop-table": ("drop-table",),
+    "ban-drop-type": ("drop-object",),
+    "ban-drop-view": ("drop-object",),
+    "ban-set-schema": ("rename-table", "alter-type"),
     "ban-truncate-cascade": ("delete-rows",),
     "changing-column-type": ("change-type",),
     "constraint-missing-not-valid": (
@@ -39,9 +49,12 @@ OURS = {
     ),
     "disallowed-unique-constraint": ("unique-constraint",),
     "renaming-column": ("rename-column",),
+    "renaming-object": ("alter-type",),
     "renaming-table": ("rename-table",),
     "require-concurrent-index-creation": ("create-index",),
     "require-concurrent-index-deletion": ("drop-index",),
+    "require-concurrent-partition-detach": ("detach-partition",),
+    "require-concurrent-reindex": ("reindex",),
 }
 """Rules of squawk and those of ours that see the same."""
 

@@ -6,52 +6,47 @@ import re
 from collections.abc import Iterator
 
 from qapla_db.migrations.lint.rules import Risk
-from qapla_db.migrations.sqltext import actions_of, bare, pattern, split
+from qapla_db.migrations.lint.table_changes import risks_of_change
+from qapla_db.migrations.sqltext import actions_of, bare, outside_parentheses, pattern, split
 
-__all__ = ["is_volatile", "risks_of_sql"]
+__all__ = ["risks_of_sql"]
 
 
-_DROP_TABLE = pattern(r"DROP TABLE (?:IF EXISTS )?(.+?)(?: CASCADE| RESTRICT)?$")
 _ALTER_TABLE = pattern(r"ALTER TABLE (?:IF EXISTS )?(?:ONLY )?NAME\*? (.+)$")
+_DROP_TABLE = pattern(r"DROP TABLE (?:IF EXISTS )?(.+?)(?: CASCADE| RESTRICT)?$")
 _CREATE_INDEX = pattern(
     r"CREATE (?:UNIQUE )?(?:(FULLTEXT|SPATIAL) )?INDEX (CONCURRENTLY )?(?:IF NOT EXISTS )?"
     r"(?:NAME )?ON (?:ONLY )?NAME"
 )
 _DROP_INDEX = pattern(r"DROP INDEX (CONCURRENTLY )?(?:IF EXISTS )?NAME")
-_TRUNCATE = pattern(r"TRUNCATE (?:TABLE )?(?:ONLY )?NAME")
-_DELETE = pattern(r"DELETE FROM (?:ONLY )?NAME(?: (?:AS )?(?!WHERE|USING)\w+)?$")
-
-_RENAME_TABLE = pattern(r"RENAME (?:TO|AS) NAME")
-_RENAME_COLUMN = pattern(
-    r"(?:RENAME (?!CONSTRAINT )(?:COLUMN )?NAME TO NAME|CHANGE (?:COLUMN )?NAME NAME)"
-)
-_DROP_COLUMN = pattern(
-    r"DROP (?!CONSTRAINT |PRIMARY |FOREIGN |INDEX |KEY |CHECK )(?:COLUMN )?(?:IF EXISTS )?NAME"
-)
-_ALTER_COLUMN = pattern(r"ALTER (?!CONSTRAINT |INDEX )(?:COLUMN )?NAME (.+)")
-_MODIFY = pattern(r"MODIFY (?:COLUMN )?NAME")
-_ADD_CONSTRAINT = pattern(
-    r"ADD (?:CONSTRAINT (?:NAME )?)?(FOREIGN KEY|CHECK|UNIQUE|PRIMARY KEY)\b(.*)"
-)
-_ADD_COLUMN = pattern(
-    r"ADD (?!CONSTRAINT |INDEX |KEY |VALUE )(?:COLUMN )?(?:IF NOT EXISTS )?NAME (.+)"
-)
-_CONSTRAINTS = {
-    "FOREIGN KEY": "foreign-key",
-    "CHECK": "check",
-    "UNIQUE": "unique-constraint",
-    "PRIMARY KEY": "primary-key",
-}
-_VOLATILE = re.compile(
-    r"\b(random|gen_random_uuid|uuid_generate_v\w+|uuidv[47]|clock_timestamp|timeofday|nextval|"
-    r"uuid|rand)\s*\(",
-    re.IGNORECASE,
+_DROP_SCHEMA = pattern(r"DROP (SCHEMA|DATABASE) (?:IF EXISTS )?(.+?)( CASCADE| RESTRICT)?$")
+_DROP_CASCADE = pattern(r"DROP ([A-Z ]+?) (?:IF EXISTS )?(?:(?<=OWNED BY )(.+)|(.+?) CASCADE$)")
+_ALTER_TYPE = pattern(r"ALTER TYPE NAME ((?!ADD|OWNER)\w+(?: ATTRIBUTE| VALUE)?)\b")
+_ALTER_DOMAIN = pattern(r"ALTER DOMAIN NAME (?:ADD|SET NOT NULL)\b(?!.*NOT VALID)")
+_TRIGGERS_OFF = pattern(
+    r"SET (?:LOCAL |SESSION )?session_replication_role\b(?!.* (?:origin|DEFAULT)$)"
 )
 
+_TRUNCATE = pattern(
+    r"TRUNCATE (?:TABLE )?(?:ONLY )?(.+?)"
+    r"(?: (?:RESTART|CONTINUE) IDENTITY)?(?: CASCADE| RESTRICT)?$"
+)
+_DELETE = pattern(r"DELETE FROM (?:ONLY )?NAME(?: (?:AS )?(?!WHERE|USING|LIMIT|ORDER)\w+)?$")
+_UPDATE = pattern(r"UPDATE (?:ONLY )?NAME(?: (?:AS )?(?!SET )\w+)? SET (?!.*\b(?:WHERE|LIMIT)\b)")
+_EVERY_ROW = re.compile(r" WHERE (?:TRUE|1 ?= ?1)$", re.IGNORECASE)
+_RETURNING = re.compile(r" RETURNING .*$", re.IGNORECASE)
+_NESTED = re.compile(r"\( ?((?:DELETE|UPDATE) (?:[^()]|\([^()]*\))*)\)", re.IGNORECASE)
+_WITH = re.compile(r"\AWITH .*?(?=\b(?:UPDATE|DELETE FROM) )", re.IGNORECASE)
 
-def is_volatile(default: str) -> bool:
-    """Tell whether a default has another value for each row."""
-    return _VOLATILE.search(default) is not None
+_LOCK = pattern(r"LOCK (?:TABLES? )?(?:ONLY )?(.+?)(?: IN (.+) MODE)?(?: NOWAIT)?$")
+_LOCKED_FOR = re.compile(r" (?:READ LOCAL|READ|(?:LOW_PRIORITY )?WRITE)\b", re.IGNORECASE)
+_WEAK = {"ACCESS SHARE", "ROW SHARE", "ROW EXCLUSIVE", "SHARE UPDATE EXCLUSIVE"}
+_VACUUM = pattern(r"VACUUM\b ?(\([^)]*\))?((?: ?\b(?:FULL|FREEZE|VERBOSE|ANALYZE)\b)*) ?(.*)$")
+_CLUSTER = pattern(r"CLUSTER\b ?(?:\([^)]*\))?(?: ?VERBOSE)?(?: ?NAME)?")
+_REINDEX = pattern(
+    r"REINDEX (?:\(([^)]*)\) ?)?(TABLE|INDEX|SCHEMA|DATABASE|SYSTEM) (CONCURRENTLY )?NAME"
+)
+_REFRESH = pattern(r"REFRESH MATERIALIZED VIEW (CONCURRENTLY )?NAME")
 
 
 def risks_of_sql(sql: str, kind: str, *, in_transaction: bool) -> Iterator[Risk]:
@@ -64,16 +59,30 @@ def risks_of_sql(sql: str, kind: str, *, in_transaction: bool) -> Iterator[Risk]
         if match := _ALTER_TABLE.match(statement):
             table = bare(match[1])
             for action in actions_of(match[2]):
-                yield from _altered(table, action)
-        else:
-            yield from _plain(statement, kind, in_transaction)
+                yield from risks_of_change(table, action, in_transaction)
+            continue
+        yield from _dropped(statement, kind)
+        yield from _index(statement, kind, in_transaction)
+        yield from _type(statement)
+        yield from _all_rows(statement)
+        yield from _whole_table(statement, in_transaction)
 
 
-def _plain(statement: str, kind: str, in_transaction: bool) -> Iterator[Risk]:
+def _dropped(statement: str, kind: str) -> Iterator[Risk]:
     if match := _DROP_TABLE.match(statement):
         for name in actions_of(match[1]):
             yield Risk("drop-table", bare(name), bare(name))
-    elif match := _CREATE_INDEX.match(statement):
+    elif match := _DROP_SCHEMA.match(statement):
+        # without CASCADE PostgreSQL drops a schema only when it is empty
+        is_whole = match[1].upper() == "DATABASE" or kind == "mysql"
+        if is_whole or (match[3] or "").upper() == " CASCADE":
+            yield Risk("drop-schema", None, f"{match[1].lower()} {match[2]}")
+    elif (match := _DROP_CASCADE.match(statement)) and not _DROP_INDEX.match(statement):
+        yield Risk("drop-object", None, f"{match[1].lower()} {match[2] or match[3]}")
+
+
+def _index(statement: str, kind: str, in_transaction: bool) -> Iterator[Risk]:
+    if match := _CREATE_INDEX.match(statement):
         table, what = bare(match[4]), bare(match[3] or match[4])
         if kind == "mysql":  # which takes writes meanwhile, but for these two
             yield from [Risk("create-index", table, what)] if match[1] else []
@@ -86,50 +95,50 @@ def _plain(statement: str, kind: str, in_transaction: bool) -> Iterator[Risk]:
             yield Risk("drop-index", None, bare(match[2]))
         elif in_transaction:
             yield Risk("index-in-transaction", None, f"dropping the index {bare(match[2])}")
-    elif match := _TRUNCATE.match(statement) or _DELETE.match(statement):
-        yield Risk("delete-rows", bare(match[1]), bare(match[1]))
 
 
-def _altered(table: str, action: str) -> Iterator[Risk]:
-    if match := _RENAME_TABLE.match(action):
-        yield Risk("rename-table", table, f"{table} to {bare(match[1])}")
-    elif match := _RENAME_COLUMN.match(action):
-        old, new = (bare(name) for name in match.groups() if name)
-        if old != new:
-            yield Risk("rename-column", table, f"{table}.{old} to {new}")
-        if action[:1] in "cC":
-            yield Risk("change-type", table, f"{table}.{old}")
-    elif match := re.match(r"DROP\s+PRIMARY\s+KEY", action, re.IGNORECASE):
-        yield Risk("drop-primary-key", table, f"of {table}")
-    elif match := _DROP_COLUMN.match(action):
-        yield Risk("drop-column", table, f"{table}.{bare(match[1])}")
-    elif match := _MODIFY.match(action):
-        yield Risk("change-type", table, f"{table}.{bare(match[1])}")
-    elif match := _ALTER_COLUMN.match(action):
-        yield from _altered_column(table, f"{table}.{bare(match[1])}", match[2])
-    elif match := _ADD_CONSTRAINT.match(action):
-        name, kind, rest = match[1], " ".join(match[2].upper().split()), match[3].upper()
-        if "NOT VALID" not in rest and "USING INDEX" not in rest:
-            yield Risk(_CONSTRAINTS[kind], table, bare(name) if name else f"of {table}")
-    elif match := _ADD_COLUMN.match(action):
-        yield from _added_column(table, f"{table}.{bare(match[1])}", match[2])
+def _type(statement: str) -> Iterator[Risk]:
+    if match := _ALTER_TYPE.match(statement):
+        yield Risk("alter-type", None, f"{bare(match[1])} ({match[2].upper()})")
+    elif match := _ALTER_DOMAIN.match(statement):
+        yield Risk("check", None, f"of the domain {bare(match[1])}")
+    elif match := _TRIGGERS_OFF.match(statement):
+        yield Risk("disable-trigger", None, "every table")
 
 
-def _altered_column(table: str, what: str, change: str) -> Iterator[Risk]:
-    if re.match(r"SET\s+NOT\s+NULL", change, re.IGNORECASE):
-        yield Risk("set-not-null", table, what)
-    elif re.match(r"(SET\s+DATA\s+)?TYPE\b", change, re.IGNORECASE):
-        yield Risk("change-type", table, what)
+def _all_rows(statement: str) -> Iterator[Risk]:
+    if match := _TRUNCATE.match(statement):
+        for name in actions_of(match[1]):
+            yield Risk("delete-rows", bare(name), bare(name))
+        return
+    for nested in _NESTED.findall(statement):
+        yield from _all_rows(nested)
+    flat = _WITH.sub("", outside_parentheses(statement), count=1)
+    flat = _EVERY_ROW.sub("", _RETURNING.sub("", flat))
+    for rule, known in (("delete-rows", _DELETE), ("update-rows", _UPDATE)):
+        if match := known.match(flat):
+            yield Risk(rule, bare(match[1]), bare(match[1]))
 
 
-def _added_column(table: str, what: str, definition: str) -> Iterator[Risk]:
-    text = " ".join(definition.upper().split())
-    generated = "GENERATED" in text and "VIRTUAL" not in text
-    if generated or re.search(r"\b(SMALL|BIG)?SERIAL\b", text) or is_volatile(text):
-        yield Risk("rewrite", table, what)
-    elif "NOT NULL" in text and "DEFAULT" not in text:
-        yield Risk("add-not-null", table, what)
-    for words, rule in {**_CONSTRAINTS, "REFERENCES": "foreign-key"}.items():
-        # REFERENCES of a new column that is NULL in every row has nothing to check
-        if re.search(rf"\b{words}\b", text) and (words != "REFERENCES" or "DEFAULT" in text):
-            yield Risk(rule, table, f"of {what}")
+def _whole_table(statement: str, in_transaction: bool) -> Iterator[Risk]:
+    if match := _LOCK.match(statement):
+        if (match[2] or "").upper() not in _WEAK:
+            for name in actions_of(_LOCKED_FOR.sub("", match[1])):
+                yield Risk("lock-table", bare(name), bare(name))
+    elif match := _VACUUM.match(statement):
+        if "FULL" in f"{match[1]} {match[2]}".upper():
+            table = bare(match[3]) or None
+            yield Risk("rewrite-table", table, f"VACUUM FULL of {table or 'every table'}")
+        if in_transaction:
+            yield Risk("in-transaction", None, "VACUUM")
+    elif match := _CLUSTER.match(statement):
+        table = bare(match[1]) if match[1] else None
+        yield Risk("rewrite-table", table, f"CLUSTER of {table or 'every table'}")
+    elif match := _REINDEX.match(statement):
+        what = f"the {match[2].lower()} {bare(match[4])}"
+        if not match[3] and "CONCURRENTLY" not in (match[1] or "").upper():
+            yield Risk("reindex", bare(match[4]) if match[2].upper() == "TABLE" else None, what)
+        elif in_transaction:
+            yield Risk("in-transaction", None, f"REINDEX CONCURRENTLY of {what}")
+    elif (match := _REFRESH.match(statement)) and not match[1]:
+        yield Risk("refresh-view", None, bare(match[2]))
