@@ -33,6 +33,10 @@ def rehearse(
         # qapla: loses airport.iata, nobody reads it since 3.2
         # qapla: changes airport.elevation, feet to metres
 
+    A table that got no row is found too, unless a revision says that it may be so::
+
+        # qapla: skips runway, no values are known for paths
+
     :param database: a prepared database; it need not exist.
     :param start: the old revision: its id, ``base``, ``@deployed`` for where the
         database is, or ``git:REF`` for the heads that a branch, tag or commit has.

@@ -7,6 +7,7 @@
     # qapla: loses rows of airport, those without a name
     # qapla: changes airport.elevation, feet to metres
     # qapla: renames airport.elevation to airport.elevation_m, copied and dropped
+    # qapla: skips runway.line, no values are known for paths
 """
 
 from __future__ import annotations
@@ -23,24 +24,29 @@ from qapla_db.migrations.rehearsal.report import Finding
 
 __all__ = ["Declaration", "apply", "declarations_in"]
 
-Verb = Literal["loses", "changes", "renames"]
+Verb = Literal["loses", "changes", "renames", "skips"]
 
-_OURS = re.compile(r"#\s*qapla:\s*(?P<verb>loses|changes|renames)\b(?P<rest>.*)")
+_OURS = re.compile(r"#\s*qapla:\s*(?P<verb>loses|changes|renames|skips)\b(?P<rest>.*)")
 _REST = re.compile(
     r"\s+(?P<rows>rows\s+of\s+)?(?P<what>[\w.$]+)(?:\s+to\s+(?P<to>[\w.$]+))?\s*,"
     r"\s*(?P<reason>\S.*)"
 )
 # what each accepts, and nothing besides
-_OF_TABLE: tuple[str, ...] = ("lost table",)
+_OF_TABLE: dict[str, tuple[str, ...]] = {
+    "loses": ("lost table",),
+    "skips": ("not rehearsed",),
+}
 _OF_ROWS: tuple[str, ...] = ("lost rows", "data after downgrade")
 _OF_COLUMN: dict[str, tuple[str, ...]] = {
     "loses": ("lost column", "data after downgrade"),
     "changes": ("changed values", "data after downgrade"),
+    "skips": ("not rehearsed",),
 }
 _FORMS = {
     "loses": "TABLE.COLUMN, REASON (or TABLE, or rows of TABLE)",
     "changes": "TABLE.COLUMN, REASON",
     "renames": "OLD to NEW, REASON",
+    "skips": "TABLE, REASON (or TABLE.COLUMN)",
 }
 
 
@@ -73,7 +79,7 @@ class Declaration:
         elif finding.column is not None:
             kinds = _OF_COLUMN.get(self.verb, ())
         else:
-            kinds = _OF_TABLE if self.verb == "loses" else ()
+            kinds = _OF_TABLE.get(self.verb, ())
         return finding.kind in kinds and self.what in names
 
     def __str__(self) -> str:
@@ -127,7 +133,7 @@ def apply(
     :param names_of: returns what a finding's table or column is called, on the whole way.
     :returns: the findings, and a note for each declaration that nothing was found for.
     """
-    declarations = list(declarations)
+    declarations = sorted(declarations, key=lambda one: (one.revision, one.what, one.verb))
     used: set[Declaration] = set()
     marked = []
     for finding in findings:
@@ -140,6 +146,6 @@ def apply(
     notes = [
         f"{one.revision} declares that it {one}, of which nothing was seen"
         for one in declarations
-        if one not in used and one.verb != "renames"
+        if one not in used and one.verb in ("loses", "changes")
     ]
     return marked, notes

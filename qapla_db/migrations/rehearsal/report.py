@@ -19,6 +19,7 @@ Kind = Literal[
     "data after downgrade",
     "models",
     "declaration",
+    "not rehearsed",
 ]
 
 

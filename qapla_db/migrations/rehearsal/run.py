@@ -3,43 +3,36 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
 
 import sqlalchemy as sa
-from alembic.config import Config
-from alembic.runtime.environment import EnvironmentContext
-from alembic.runtime.migration import MigrationContext, MigrationStep
+from alembic.runtime.migration import MigrationStep
 from alembic.script import ScriptDirectory
-from sqlalchemy import event
-from sqlalchemy.engine import Connection
 
 from qapla_db.database import Database
-from qapla_db.errors import ServerError
-from qapla_db.migrations.commands import Report, run_alembic
+from qapla_db.migrations.commands import Report
 from qapla_db.migrations.drift import differences
 from qapla_db.migrations.rehearsal.authors import author_of, id_of
 from qapla_db.migrations.rehearsal.declared import Declaration, apply, declarations_in
-from qapla_db.migrations.rehearsal.failure import Failure, orphans, reason_of
 from qapla_db.migrations.rehearsal.losses import (
     Before,
     losses_after_downgrade,
     losses_after_upgrade,
     read_before,
 )
+from qapla_db.migrations.rehearsal.migrator import Migrator
 from qapla_db.migrations.rehearsal.names import Names
 from qapla_db.migrations.rehearsal.report import Finding, Rehearsal, RehearsedRevision
 from qapla_db.migrations.rehearsal.schema import Schema, schema_differences, schema_of
+from qapla_db.migrations.rehearsal.start import script_of
 from qapla_db.migrations.rehearsal.watch import Seen, Watch
 from qapla_db.migrations.rows import Filled, fill, reflect
 from qapla_db.migrations.shadow import Shadow
-from qapla_db.record import RECORD_TABLE
 
 __all__ = ["Run"]
-
-Plan = Callable[[ScriptDirectory, Any], Iterable[MigrationStep]]
 
 
 class Run:
@@ -67,16 +60,14 @@ class Run:
         self._start = start
         self._count = count
         self._seed = seed
-        self._report = report
-        self._version: dict[str, Any] = {}
-        self._skip = {RECORD_TABLE}
+        self._migrator = Migrator(database, scratch, report)
+        self._skip = self._migrator.skip
         self._end: tuple[str, ...] = ()
         self._findings: list[Finding] = []
         self._declarations: list[Declaration] = []
         self._notes: list[str] = []
         self._seconds: dict[str, float] = {}
         self._back: dict[str, float] = {}
-        self._orphans: tuple[str, ...] = ()
 
     def run(self) -> Rehearsal:
         """Go there and back."""
@@ -86,6 +77,7 @@ class Run:
             metadata, filled = self._fill()
         with self._timed("reading"), self._scratch.engine.connect() as connection:
             before = read_before(connection, metadata, self._skip)
+            self._not_rehearsed(before, filled)
             schema = schema_of(connection, metadata, self._skip)
             names = Names(metadata, connection.dialect.default_schema_name)
         seen, has_failed = self._upgrade(before, names)
@@ -94,7 +86,7 @@ class Run:
             self._back_again(before, schema, seen)
         findings, unused = apply(
             self._findings,
-            self._declarations,
+            {*self._declarations, *self._skipped()},
             lambda one: names.all_of(one.table, one.column) if one.table else set(),
         )
         revisions = tuple(self._revision(one) for one in seen)
@@ -114,7 +106,7 @@ class Run:
     # --- the parts
 
     def _to_start(self) -> None:
-        with self._connected() as connection:
+        with self._scratch.engine.connect() as connection:
             for one in self._start:
 
                 def plan(
@@ -122,32 +114,57 @@ class Run:
                 ) -> Iterable[MigrationStep]:
                     return script._upgrade_revs(to, at)
 
-                self._migrate(connection, plan)
+                self._migrator.migrate(connection, plan)
 
     def _fill(self) -> tuple[sa.MetaData, Filled]:
         with self._scratch.engine.begin() as connection:
             metadata = reflect(connection)
             filled = fill(connection, metadata, self._count, seed=self._seed, skip=self._skip)
         for one in filled.tables:
-            if one.refused:
+            if one.refused and one.stored:
                 self._notes.append(
                     f"{one.table} did not take {one.refused} of {one.stored + one.refused} rows: "
                     f"{one.reason}"
                 )
         return metadata, filled
 
+    def _not_rehearsed(self, before: Before, filled: Filled) -> None:
+        """Find the tables and columns that hold nothing which could be lost."""
+        by_key = {one.table: one for one in filled.tables}
+        for key, cells in before.cells.items():
+            rows = by_key[key]
+            if not cells.raw:
+                why = rows.reason or "no row fits its keys and references"
+                self._findings.append(Finding("not rehearsed", f"{key} got no row: {why}", key))
+                continue
+            for column in rows.unknown:
+                message = f"{key}.{column} holds only NULL: no values are known for its type"
+                self._findings.append(Finding("not rehearsed", message, key, column))
+
+    def _skipped(self) -> list[Declaration]:
+        """Return what revisions declare that cannot be rehearsed, also the old ones."""
+        if not any(one.kind == "not rehearsed" for one in self._findings):
+            return []
+        found = []
+        for script in script_of(self._database).walk_revisions():
+            found += declarations_in(script.path, script.revision)[0]
+        return [one for one in found if one.verb == "skips"]
+
     def _upgrade(self, before: Before, names: Names) -> tuple[list[Seen], bool]:
-        with self._timed("upgrade"), self._connected() as connection:
+        with self._timed("upgrade"), self._scratch.engine.connect() as connection:
             watch = Watch(connection, names, self._skip)
-            failed = self._watched(connection, watch, lambda s, at: s._upgrade_revs("heads", at))
+            failed = self._migrator.watched(
+                connection, watch, lambda script, at: script._upgrade_revs("heads", at)
+            )
             for one in [*watch.seen, *([watch.running] if watch.running else [])]:
                 script: Any = one.step
                 declared, wrong = declarations_in(script.revision.path, script.revision.revision)
                 self._declarations += declared
                 self._findings += wrong
             if failed is not None:
-                self._findings.append(self._failure(connection, watch, failed, "failed upgrade"))
-            self._end = self._heads(connection)
+                finding = self._migrator.failure(connection, watch, failed, "failed upgrade")
+                self._findings.append(finding)
+            self._end = self._migrator.heads(connection)
         return watch.seen, failed is not None
 
     def _look(self, before: Before, names: Names, seen: list[Seen]) -> None:
@@ -174,11 +191,11 @@ class Run:
 
         if not seen:
             return
-        with self._timed("downgrade"), self._connected() as connection:
+        with self._timed("downgrade"), self._scratch.engine.connect() as connection:
             watch = Watch(connection, Names(sa.MetaData(), None), self._skip)
-            failed = self._watched(connection, watch, plan)
+            failed = self._migrator.watched(connection, watch, plan)
             if failed is not None:
-                finding = self._failure(connection, watch, failed, "failed downgrade")
+                finding = self._migrator.failure(connection, watch, failed, "failed downgrade")
                 if isinstance(failed, NotImplementedError) and str(failed):
                     finding = replace(finding, declared="it says itself that there is no way back")
                 self._findings.append(finding)
@@ -192,91 +209,6 @@ class Run:
                 self._findings.append(Finding("schema after downgrade", what, table))
             known = list(self._findings)
             self._findings += losses_after_downgrade(connection, before, after, known)
-
-    # --- migrating
-
-    def _watched(self, connection: Connection, watch: Watch, plan: Plan) -> Exception | None:
-        """Migrate; return the error of a revision."""
-        try:
-            with watch.watching(), self._keeping_orphans(connection):
-                self._migrate(connection, plan, watch)
-        except ServerError:
-            raise
-        except Exception as error:
-            if watch.running is None and not watch.seen:
-                raise
-            connection.rollback()
-            return error
-        return None
-
-    def _migrate(self, connection: Connection, plan: Plan, watch: Watch | None = None) -> None:
-        def run(config: Config) -> None:
-            script = ScriptDirectory.from_config(config)
-
-            def steps(heads: tuple[str, ...], context: MigrationContext) -> Iterator[MigrationStep]:
-                schema, table = context.version_table_schema, context.version_table
-                self._version = {"version_table": table, "version_table_schema": schema}
-                self._skip.add(f"{schema}.{table}" if schema else table)
-                for step in plan(script, heads):
-                    if watch is not None:
-                        watch.begin(step)
-                    yield step
-                    if watch is not None:
-                        watch.end()
-
-            with EnvironmentContext(config, script, fn=steps, destination_rev="heads"):
-                script.run_env()
-
-        connection.rollback()
-        run_alembic(
-            self._database, run, report=self._report, url=self._scratch.url, connection=connection
-        )
-
-    def _heads(self, connection: Connection) -> tuple[str, ...]:
-        """Return the revisions that the scratch database is at."""
-        context = MigrationContext.configure(connection, opts=self._version)
-        found = context.get_current_heads()
-        connection.rollback()
-        return tuple(sorted(found))
-
-    @contextmanager
-    def _connected(self) -> Iterator[Connection]:
-        with self._scratch.engine.connect() as connection:
-            yield connection
-
-    @contextmanager
-    def _keeping_orphans(self, connection: Connection) -> Iterator[None]:
-        """SQLite checks references at the end, and then the rows are rolled back."""
-        if connection.dialect.name != "sqlite":
-            yield
-            return
-
-        def look(rolled_back: Connection) -> None:
-            self._orphans = orphans(rolled_back)
-
-        event.listen(connection, "rollback", look)
-        try:
-            yield
-        finally:
-            event.remove(connection, "rollback", look)
-
-    def _failure(
-        self, connection: Connection, watch: Watch, error: Exception, kind: Any
-    ) -> Finding:
-        running = watch.running
-        if running is None and len(watch.seen) == 1:
-            running = watch.seen[0]  # SQLite checks references at the end of all
-        failure = Failure(connection, reflect(connection))
-        table = failure.table(error)
-        examples = failure.examples(error) or self._orphans
-        connection.rollback()
-        return Finding(
-            kind,
-            reason_of(error),
-            table.key if table is not None else None,
-            revision=id_of(running.step) if running is not None else None,
-            examples=examples,
-        )
 
     # --- the report
 

@@ -110,6 +110,8 @@ class Watch:
     def _executes(self, connection: Connection, cursor: object, statement: str, *_: object) -> None:
         if self.running is None:
             return
+        if re.match(r"\s*(COMMIT|END)\b", statement, re.I):
+            self._commits(connection)  # past SQLAlchemy, and the locks with it
         self.running.statements.append(statement)
         self._names.executed(statement)
         made_anew = re.match(rf"\s*CREATE TABLE\s+[\"`]?{TEMPORARY}(\w+)", statement)

@@ -39,12 +39,14 @@ class TableRows:
     :param stored: how many there are now that were not there before.
     :param refused: how many the database did not take.
     :param reason: why it did not take the first of them, or why there are none.
+    :param unknown: columns that hold only NULL, since no values are known for their types.
     """
 
     table: str
     stored: int
     refused: int = 0
     reason: str | None = None
+    unknown: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -125,7 +127,7 @@ def _fill_table(
     store = Store(connection, table, draw.columns)
     store.store(draw.rows(count, parents, taken))
     _advance(connection, table, [column for column in draw.columns if is_generated(column)])
-    return TableRows(table.key, store.stored, store.refused, store.reason)
+    return TableRows(table.key, store.stored, store.refused, store.reason, draw.unknown)
 
 
 def _referred(key: sa.ForeignKeyConstraint) -> list[sa.Column[Any]]:

@@ -57,6 +57,8 @@ class Draw:
         self.columns: list[sa.Column[Any]] = []
         self.without: list[sa.Column[Any]] = []
         """Columns of types that are not known, which must have a value."""
+        self.unknown: tuple[str, ...] = ()
+        """Columns of types that are not known, which stay NULL."""
         self._makers: dict[str, Maker] = {}
         for column in table.columns:
             name = column.name
@@ -66,11 +68,18 @@ class Draw:
                 is_unique = name in self._single
                 maker = maker_of(column, limits.get(name, NO_LIMITS), is_unique=is_unique)
                 if maker is None:
-                    if not is_nullable(column) and column.server_default is None:
-                        self.without.append(column)
+                    self._leave_out(column)
                     continue
                 self._makers[name] = maker
             self.columns.append(column)
+
+    def _leave_out(self, column: sa.Column[Any]) -> None:
+        if column.server_default is not None:
+            return
+        if is_nullable(column):
+            self.unknown += (column.name,)
+        else:
+            self.without.append(column)
 
     def rows(
         self,
