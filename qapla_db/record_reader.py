@@ -14,7 +14,7 @@ from qapla_db.errors import Refused, ServerError
 from qapla_db.record_table import RECORD_TABLE, Record, records_in, table_in
 from qapla_db.settings import DatabaseSettings
 
-__all__ = ["connected", "recorded_as", "tables_in"]
+__all__ = ["connected", "has_answered", "recorded_as", "tables_in"]
 
 _ATTEMPTS = 3
 """To read a record: whoever drops the database meanwhile cuts those who are connected."""
@@ -84,10 +84,10 @@ def _may_be_there(settings: DatabaseSettings) -> bool:
     except sa.exc.DBAPIError:
         return True
     except ServerError as error:
-        return not backend.is_server or _has_answered(settings, error.__cause__)
+        return not backend.is_server or has_answered(settings, error.__cause__)
 
 
-def _has_answered(settings: DatabaseSettings, error: BaseException | None) -> bool:
+def has_answered(settings: DatabaseSettings, error: BaseException | None) -> bool:
     """Tell whether it was the server that refused a connection: it may accept the next one."""
     original = getattr(error, "orig", None) or error
     code = None if original is None else settings.backend.error_code(original)

@@ -15,6 +15,8 @@ from sqlalchemy.pool import QueuePool
 
 from qapla_db.database import Database
 from qapla_db.errors import QaplaError
+from qapla_db.migrations.looking import probe
+from qapla_db.record_table import PRODUCTION, plain
 
 __all__ = ["Diagnosis", "examine"]
 
@@ -58,6 +60,7 @@ def examine(database: Database) -> Diagnosis:
     found.facts.update(_versions(database))
     found.complaints += _of_settings(database)
     try:
+        probe(database)
         seconds = database.ping()
         found.facts["answers after"] = f"{seconds * 1000:.1f} ms"
         if seconds > _SLOW:
@@ -91,7 +94,7 @@ def _of_settings(database: Database) -> Iterator[str]:
     execution = options.get("execution_options", {})
     if "AUTOCOMMIT" in (options.get("isolation_level"), execution.get("isolation_level")):
         yield f"{key} sets AUTOCOMMIT: no rollback undoes anything, every statement stands alone"
-    if options.get("echo") and database.settings.environment == "production":
+    if options.get("echo") and plain(database.settings.environment) == PRODUCTION:
         yield f"{key} sets echo in production: every statement and its values go to the log"
     if options.get("pool_pre_ping") is False:
         yield (

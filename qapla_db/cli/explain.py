@@ -20,8 +20,9 @@ from qapla_db.cli.output import short
 from qapla_db.database import Database
 from qapla_db.errors import MigrationError, QaplaError, ServerError
 from qapla_db.migrations.commands import FILE_TEMPLATE
+from qapla_db.migrations.looking import expect_present
 
-__all__ = ["config_of", "explained", "script_of"]
+__all__ = ["config_of", "explained", "refuse_missing", "script_of"]
 
 _GIT_WAIT = 10.0
 """Seconds that git may take."""
@@ -69,6 +70,17 @@ def explained(database: Database, asked: str | None = None) -> Iterator[None]:
             if better is None:
                 raise
             raise better from error
+
+
+def refuse_missing(database: Database) -> None:
+    """Refuse a database that is not there, also where connecting would create it.
+
+    :raises ServerError: it is a file of SQLite, and missing; a server says so itself.
+    :raises MigrationError: it has no migrations directory, which is to be written first.
+    """
+    config_of(database)
+    with explained(database):
+        expect_present(database)
 
 
 def _better(error: BaseException, database: Database, asked: str | None) -> QaplaError | None:

@@ -52,7 +52,7 @@ def rewrite_record(
 
 def _rewrite(database: Database, yes: str | None) -> None:
     from qapla_db.cli.explain import explained
-    from qapla_db.migrations.status import record_table
+    from qapla_db.migrations.looking import record_table
     from qapla_db.record import recorded_as, rewrite_record
 
     settings = database.settings

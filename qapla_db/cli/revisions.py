@@ -110,7 +110,7 @@ def upgrade(
     ] = False,
 ) -> None:
     """Migrate databases to a revision, head if none is named."""
-    from qapla_db.cli.explain import explained
+    from qapla_db.cli.explain import explained, refuse_missing
     from qapla_db.migrations.commands import migrate
 
     databases, others = choice.databases_and_others(words, everything)
@@ -118,18 +118,20 @@ def upgrade(
     for database in databases:
         if create and database.create():
             say(f"{database.name}: created {database.settings.address}")
+        refuse_missing(database)
         with explained(database, revision):
             migrate(database, revision, report=say)
 
 
 def downgrade(choice: Choice, words: NamesAndRevision = None, everything: All = False) -> None:
     """Take databases back to an earlier revision: an id, base, -1."""
-    from qapla_db.cli.explain import explained
+    from qapla_db.cli.explain import explained, refuse_missing
     from qapla_db.migrations.commands import downgrade as run
 
     databases, others = choice.databases_and_others(words, everything)
     revision = one_revision(others, None)
     for database in databases:
+        refuse_missing(database)
         with explained(database, revision):
             run(database, revision, report=say)
 
@@ -138,9 +140,12 @@ def stamp(choice: Choice, words: NamesAndRevision = None, everything: All = Fals
     """Note that databases are at a revision, head if none is named, and run nothing."""
     from alembic import command
 
+    from qapla_db.cli.explain import refuse_missing
+
     databases, others = choice.databases_and_others(words, everything)
     revision = one_revision(others, "head")
     for database in databases:
+        refuse_missing(database)
         _alembic(database, lambda config: command.stamp(config, revision), revision)
 
 
@@ -209,11 +214,12 @@ def current(
     choice: Choice, names: Names = None, everything: All = False, as_json: Json = False
 ) -> None:
     """Say at which revision databases are."""
-    from qapla_db.cli.explain import explained
+    from qapla_db.cli.explain import explained, refuse_missing
     from qapla_db.migrations.commands import current as ask
 
     found = []
     for database in choice.databases(names, everything):
+        refuse_missing(database)
         with explained(database):
             found.append({"database": database.name, "revisions": list(ask(database))})
     _print_revisions(found, as_json)
@@ -237,7 +243,7 @@ def sql(choice: Choice, words: NamesAndRevision = None, everything: All = False)
     """Print the SQL of the revisions that are pending, or from A to B (A:B); run nothing."""
     from alembic import command
 
-    from qapla_db.cli.explain import explained
+    from qapla_db.cli.explain import explained, refuse_missing
     from qapla_db.migrations.commands import current as ask
 
     databases, others = choice.databases_and_others(words, everything)
@@ -247,6 +253,7 @@ def sql(choice: Choice, words: NamesAndRevision = None, everything: All = False)
             say(f"-- {database.name}: {database.settings.address}\n")
         revision = wanted
         if ":" not in wanted:
+            refuse_missing(database)
             with explained(database, wanted):
                 revision = f"{','.join(ask(database)) or 'base'}:{wanted}"
         _alembic(database, lambda config: command.upgrade(config, revision, sql=True), wanted)  # noqa: B023

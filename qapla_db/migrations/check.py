@@ -14,9 +14,10 @@ from alembic.script import Script, ScriptDirectory
 from qapla_db.database import Database
 from qapla_db.migrations.drift import differences
 from qapla_db.migrations.edits import edits_in
+from qapla_db.migrations.looking import look_at
 from qapla_db.migrations.position import script_of
 from qapla_db.migrations.shadow import shadow
-from qapla_db.migrations.status import DatabaseStatus, look_at, status_of
+from qapla_db.migrations.status import DatabaseStatus, status_of
 from qapla_db.record import Applied
 
 __all__ = ["Problem", "check"]

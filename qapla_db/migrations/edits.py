@@ -10,8 +10,8 @@ from alembic.script import Script, ScriptDirectory
 from qapla_db.database import Database
 from qapla_db.errors import Refused
 from qapla_db.migrations.checksum import checksum_of, is_edited
+from qapla_db.migrations.looking import expect_present, record_table
 from qapla_db.migrations.position import script_of
-from qapla_db.migrations.status import record_table
 from qapla_db.record import Applied, Record
 
 __all__ = ["Edit", "accept_edits", "edits", "edits_in"]
@@ -42,7 +42,9 @@ def edits(database: Database) -> list[Edit]:
 
     :param database: a prepared database.
     :raises RecordMismatch: it is recorded under another name or environment.
+    :raises ServerError: there is no file of it.
     """
+    expect_present(database)
     with database.session(read_only=True) as session:
         record = record_table(database).check(session.connection(), database.settings)
     return [] if record is None else list(edits_in(script_of(database), record))

@@ -7,36 +7,26 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import sqlalchemy as sa
-from alembic.config import Config
-from alembic.runtime.environment import EnvironmentContext
-from alembic.runtime.migration import MigrationContext
 from alembic.script import ScriptDirectory
 from alembic.util import CommandError
-from sqlalchemy.engine import Connection
 
-from qapla_db.backends.base import Access
 from qapla_db.database import Database
 from qapla_db.errors import (
     MigrationError,
     QaplaError,
-    RecordMismatch,
     SettingMissing,
 )
-from qapla_db.migrations.commands import run_alembic
 from qapla_db.migrations.drift import differences
-from qapla_db.migrations.environment import OPTIONS
-from qapla_db.migrations.lock import lock_holder, protected
+from qapla_db.migrations.looking import expect_present, look_at, probe, version_table_of
 from qapla_db.migrations.position import Position, position, script_of
-from qapla_db.record import Record, RecordTable
+from qapla_db.record import RecordTable
+from qapla_db.record_reader import has_answered
 from qapla_db.registry import Host
 from qapla_db.session import Session
 
 __all__ = [
     "DatabaseStatus",
-    "Seen",
     "assert_migrated",
-    "look_at",
-    "record_table",
     "status_of",
 ]
 
@@ -95,17 +85,6 @@ class DatabaseStatus:
         return {key: list(one) if isinstance(one, tuple) else one for key, one in found.items()}
 
 
-@dataclass
-class Seen:
-    """What was seen of a database while it was connected."""
-
-    current: tuple[str, ...] = ()
-    server: str | None = None
-    migrating: str | None = None
-    record: Record | None = None
-    mismatch: str | None = None
-
-
 def status_of(database: Database, *, drift: bool = False) -> DatabaseStatus:
     """Return where a database stands; it may be down, missing or broken.
 
@@ -117,9 +96,9 @@ def status_of(database: Database, *, drift: bool = False) -> DatabaseStatus:
     settings = database.settings
     status = DatabaseStatus(settings.name, settings.address, settings.environment)
     try:
-        database.ping()
+        probe(database)
     except QaplaError as error:
-        status = replace(status, problem=error.message, exists=_exists(database))
+        status = replace(status, problem=error.message, exists=_exists(database, error))
     else:
         status = replace(status, reachable=True, exists=True)
     try:
@@ -144,7 +123,10 @@ def _broken(database: Database, error: Exception) -> str:
     )
 
 
-def _exists(database: Database) -> bool | None:
+def _exists(database: Database, error: QaplaError) -> bool | None:
+    """Tell whether a database is there that cannot be connected to; None without an answer."""
+    if database.backend.is_server and not has_answered(database.settings, error.__cause__):
+        return None  # it would be waited for again
     with suppress(QaplaError, sa.exc.SQLAlchemyError):
         return database.exists()
     return None
@@ -163,64 +145,6 @@ def _looked(database: Database, script: ScriptDirectory, status: DatabaseStatus)
         unknown=where.unknown,
         problem=found.mismatch or (_unknown(database, where) if where.pending is None else None),
     )
-
-
-def look_at(database: Database) -> Seen:
-    """Return what a database that answers says; nothing is written.
-
-    :raises MigrationError: its migrations directory is not right.
-    :raises ServerError: it cannot be reached.
-    """
-    found = Seen()
-
-    def look(heads: tuple[str, ...], context: MigrationContext) -> list[Any]:
-        connection = context.connection
-        assert connection is not None
-        options = context.opts
-        names = options["version_table"], options.get("version_table_schema")
-        found.current = tuple(heads)
-        found.server = _server(connection)
-        holder = lock_holder(connection, protected(*names))
-        found.migrating = None if holder is None else holder.who
-        try:
-            found.record = RecordTable(*names).read(connection)
-            RecordTable(*names).check(connection, database.settings)
-        except RecordMismatch as error:
-            found.mismatch = error.message
-        return []
-
-    _run(database, fn=look, dont_mutate=True)
-    return found
-
-
-def record_table(database: Database) -> RecordTable:
-    """Return the record of the version table that ``env.py`` says; nothing is connected."""
-    return RecordTable(*_version_table(database))
-
-
-def _version_table(database: Database) -> tuple[str, str | None]:
-    options: dict[str, Any] = {}
-    _run(database, {OPTIONS: options})
-    return options["version_table"], options.get("version_table_schema")
-
-
-def _run(database: Database, attributes: dict[str, Any] | None = None, **options: Any) -> None:
-    def run(config: Config) -> None:
-        script = ScriptDirectory.from_config(config)
-        with EnvironmentContext(config, script, **options):
-            script.run_env()
-
-    run_alembic(database, run, **(attributes or {}))
-
-
-_KINDS = {"postgresql": "PostgreSQL", "mysql": "MySQL", "mariadb": "MariaDB", "sqlite": "SQLite"}
-
-
-def _server(connection: Connection) -> str:
-    dialect = connection.dialect
-    kind = "mariadb" if getattr(dialect, "is_mariadb", False) else dialect.name
-    version = [str(part) for part in dialect.server_version_info or () if isinstance(part, int)]
-    return f"{_KINDS.get(kind, kind)} {'.'.join(version)}".rstrip()
 
 
 def _unknown(database: Database, where: Position) -> str:
@@ -279,10 +203,8 @@ def _called(database: Database) -> str:
 
 def _where(database: Database) -> Position:
     script = script_of(database)
-    table, schema = _version_table(database)
-    settings = database.settings
-    access = Access(settings.connect_args, settings.name, settings.source)
-    settings.backend.check_present(database.engine.url, access)
+    table, schema = version_table_of(database)
+    expect_present(database)
     with database.session(read_only=True) as session:
         found = position(script, _current(session, table, schema))
         if found.unknown:

@@ -90,7 +90,7 @@ def test_newcomer(files: Files) -> None:
     file = files.root / where
     file.write_text(f"{file.read_text()}    {line}\n")
     assert "main: wrote migrations/main/versions/" in run("qapla_db", "revision", "-m", "items")
-    assert "items" in run("qapla_db", "upgrade")
+    assert "items" in run("qapla_db", "upgrade", "--create")
     assert {"item"} == tables(files.root / "main.sqlite3")
     assert "main: nothing to do" in run("alembic.config", "upgrade", "head")
 
@@ -131,7 +131,7 @@ def test_two_databases(files: Files) -> None:
     assert "app, Base, " in (files.root / "migrations/main/env.py").read_text()
     assert "app, AuditModel, " in (files.root / "migrations/audit/env.py").read_text()
     cli("revision", "--all", "-m", "start")
-    cli("upgrade", "--all")
+    cli("upgrade", "--all", "--create")
     assert {"event"} == tables(files.root / "audit.sqlite3")
 
 
@@ -190,7 +190,7 @@ def test_models_in_many_modules(files: Files) -> None:
     cli("init")
     assert "import shop.models.item" in (files.root / "migrations/main/env.py").read_text()
     cli("revision")
-    cli("upgrade")
+    cli("upgrade", "--create")
     assert {"item"} == tables(files.root / "main.sqlite3")
 
 
@@ -236,7 +236,7 @@ def test_metadata_of_another_make(files: Files) -> None:
     )
     files.cli("init", "--models", "shop.schema:metadata")
     files.cli("revision")
-    files.cli("upgrade")
+    files.cli("upgrade", "--create")
     assert {"item"} == tables(files.root / "main.sqlite3")
 
 

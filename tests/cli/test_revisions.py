@@ -180,11 +180,16 @@ def on_terminal(command: list[str], root: Path, typed: bytes) -> tuple[str, int]
         os.close(ours)
 
 
-def test_upgrade_missing(make_project: MakeProject, cli_of: CliOf, fresh_url: FreshURL) -> None:
+@pytest.mark.parametrize("kind", ["postgresql", "sqlite", "mariadb"])
+def test_upgrade_missing(
+    make_project: MakeProject, cli_of: CliOf, fresh_url: FreshURL, kind: str
+) -> None:
     """upgrade of a database that is not there names --create, which makes it."""
-    project = make_project({"main": fresh_url("postgresql")})
+    project = make_project({"main": fresh_url(kind)})
     two_steps(project)
     cli = cli_of(project)
+    for arguments in (["downgrade", "base"], ["stamp"], ["current"], ["sql"]):
+        assert "is not there" in cli.error(*arguments)
     line = cli.error("upgrade")
     assert "is not there; 'qapla-db ensure main' makes and migrates it" in line
     assert "upgrade --create" in line
@@ -215,6 +220,8 @@ def two(make_project: MakeProject, fresh_url: FreshURL) -> Project:
     project = make_project({"main": fresh_url("sqlite"), "audit": fresh_url("sqlite")})
     two_steps(project)
     project.revision("e1", CREATE.format("event"), name="audit")
+    for name in project.names:
+        project.database(name).create()
     return project
 
 

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import socket
 import threading
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -39,6 +41,16 @@ def remove(project: Project, revision: str) -> None:
     (project.directory("main") / "versions" / f"{revision}_.py").unlink()
 
 
+@pytest.fixture(params=["postgresql", "mariadb"])
+def silent(request: pytest.FixtureRequest) -> Iterator[str]:
+    """The URL of a server that accepts connections and says nothing, for 30 seconds at most."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        limit = threading.Timer(30, server.close)
+        limit.start()
+        yield f"{request.param}://nobody:hush@127.0.0.1:{server.getsockname()[1]}/shop"
+        limit.cancel()
+
+
 # --- status
 
 
@@ -66,6 +78,17 @@ def test_from_nothing_to_head(project: Project, each_url: sa.URL) -> None:
     assert done.server is not None
     assert done.server.startswith(kind[each_url.get_backend_name()])
     assert done.server[-1].isdigit()
+
+
+def test_silent_server(make_project: MakeProject, silent: str) -> None:
+    """A server that accepts a connection and says nothing is known as such within seconds."""
+    project = make_project({"main": silent})
+    three_steps(project)
+    began = time.monotonic()
+    found = status_of(project.database(), drift=True)
+    assert time.monotonic() - began < 10
+    assert (None, False, False) == (found.exists, found.reachable, found.ready)
+    assert "does not answer" in str(found.problem)
 
 
 def test_as_json(project: Project) -> None:
