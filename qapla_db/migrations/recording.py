@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Collection, Iterable, Iterator
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import sqlalchemy as sa
@@ -51,18 +52,22 @@ class Recording:
 
         :raises RecordMismatch: it is.
         """
-        self._known = self.table.check(connection, self.settings)
+        with _as_it_was(connection):
+            self._known = self.table.check(connection, self.settings)
 
     def opened(self, plan: Plan) -> Plan:
         """Wrap the function that plans the steps, so that there is a record at the first."""
 
         def steps(heads: tuple[str, ...], context: MigrationContext) -> Iterator[MigrationStep]:
-            for number, step in enumerate(plan(heads, context)):
-                if number == 0:
+            number = 0
+            for number, step in enumerate(plan(heads, context), 1):
+                if number == 1:
                     assert context.connection is not None
                     self._open(context.connection, heads)
                 self._started = time.monotonic()
                 yield step
+            if context.purge and number == 0:
+                self._purged(context.connection)
 
         return steps
 
@@ -78,6 +83,13 @@ class Recording:
                 self._open(connection, heads)
         except sa.exc.DBAPIError as error:
             log.warning("the record of %r could not be written: %s", self.settings.name, error.orig)
+
+    def _purged(self, connection: Connection | None) -> None:
+        """Forget all revisions: where nothing is stamped there is no step that does it."""
+        assert connection is not None
+        if self._known is not None:
+            with nullcontext() if connection.in_transaction() else connection.begin():
+                self._stamped(connection, ())
 
     def _open(self, connection: Connection, heads: Collection[str]) -> None:
         if self._known is not None:
@@ -129,3 +141,14 @@ class Recording:
     def _checksum(self, revision: str) -> str | None:
         found = self.script.get_revision(revision)
         return checksum_of(found.path) if found is not None else None
+
+
+@contextmanager
+def _as_it_was(connection: Connection) -> Iterator[None]:
+    """End the transaction that a question begins; Alembic commits none that it finds."""
+    is_ours = not connection.in_transaction()
+    try:
+        yield
+    finally:
+        if is_ours:
+            connection.rollback()

@@ -147,6 +147,17 @@ def test_stamp_purge(project: Project) -> None:
     assert ["a1", "a2"] == revisions(database)
 
 
+def test_stamp_purge_of_all(project: Project) -> None:
+    """A purge that stamps nothing leaves nothing, in the version table and in the record."""
+    three_steps(project)
+    database = project.database()
+    run_alembic(database, lambda config: command.stamp(config, "base", purge=True))
+    assert record(database) is None
+    migrate(database, "a2")
+    run_alembic(database, lambda config: command.stamp(config, "base", purge=True))
+    assert ((), []) == (current(database), revisions(database))
+
+
 def test_branches(project: Project) -> None:
     """Of two branches, their merge and what depends on another all are recorded."""
     project.revision("a1", CREATE.format("airport"), DROP.format("airport"))
