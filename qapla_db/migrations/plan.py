@@ -23,8 +23,9 @@ class PlannedStatement:
 
     :param sql: its text, without the semicolon.
     :param line: the line of the revision's file that asks for it, if it is known.
-    :param locks: the tables that it locks, where others can be using them
-        (PostgreSQL); None if that is not known.
+    :param locks: the tables that it locks, where others can be using them; the last is
+        :data:`~qapla_db.migrations.statement_locks.UNKNOWN` where there may be others.
+        None on other databases than PostgreSQL, of which nothing is told.
     """
 
     sql: str
@@ -108,10 +109,9 @@ def _statements(seen: Seen) -> Iterator[PlannedStatement]:
         yield PlannedStatement(one.sql, one.line, locks)
 
 
-def _locks(emitted: Emitted, new: set[str]) -> tuple[Lock, ...] | None:
+def _locks(emitted: Emitted, new: set[str]) -> tuple[Lock, ...]:
     """Return the locks of tables that others can be using: not of those just made."""
-    locks = locks_of(emitted.sql)
-    return None if locks is None else tuple(lock for lock in locks if lock.table not in new)
+    return tuple(lock for lock in locks_of(emitted.sql) if lock.table not in new)
 
 
 def _hidden(seen: Seen) -> Iterator[str]:

@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass
 
 from qapla_db.migrations.sqltext import CREATE_TABLE, actions_of, bare, pattern, split
 
-__all__ = ["Lock", "locks_of"]
+__all__ = ["UNKNOWN", "Lock", "locks_of"]
 
 _BLOCKS = {
     "ROW EXCLUSIVE": "writers of the same rows, and schema changes",
@@ -25,16 +25,19 @@ _STRENGTH = list(_BLOCKS)
 class Lock:
     """A lock that a statement takes, and its transaction keeps to its end.
 
-    :param table: the table; for an index that is dropped, ``the table of`` it.
+    :param table: the table; for an index that is dropped, ``the table of`` it; None where
+        it is not known what else is locked.
     :param mode: PostgreSQL's name of the mode, such as ``ACCESS EXCLUSIVE``.
     :param blocks: what others cannot do meanwhile.
     """
 
-    table: str
+    table: str | None
     mode: str
     blocks: str
 
     def __str__(self) -> str:
+        if self.table is None:
+            return "perhaps anything: it is not known"
         return f"{self.table}: {self.mode}, blocks {self.blocks}"
 
     def as_json(self) -> dict[str, str]:
@@ -42,28 +45,41 @@ class Lock:
         return asdict(self)
 
 
-def locks_of(sql: str) -> tuple[Lock, ...] | None:
+UNKNOWN = Lock(None, "not known", "perhaps all reads and writes of any table")
+"""Of a statement that is none of the known ones, or takes others with it."""
+
+
+def locks_of(sql: str) -> tuple[Lock, ...]:
     """Return what a statement locks, the strongest lock of each table.
 
-    :returns: None if a statement is none of those that are known here.
+    :returns: :data:`UNKNOWN` is the last of them if there may be others.
     """
     strongest: dict[str, str] = {}
+    is_known = True
     for statement in split(sql):
         found = _locks(statement)
-        if found is None:
-            return None
-        for table, mode in found:
+        is_known &= found is not None and not _OTHERS.search(statement)
+        for table, mode in found or ():
             strongest[table] = max(strongest.get(table, mode), mode, key=_STRENGTH.index)
-    return tuple(Lock(table, mode, _BLOCKS[mode]) for table, mode in strongest.items())
+    locks = (Lock(table, mode, _BLOCKS[mode]) for table, mode in strongest.items())
+    return (*locks, *(() if is_known else (UNKNOWN,)))
 
 
 _ALTER_TABLE = pattern(r"ALTER TABLE (?:IF EXISTS )?(?:ONLY )?NAME\*? (.+)$")
+_OTHERS = pattern(r" CASCADE(?:,|$)|^DROP OWNED ")
+_FOREIGN_KEYS = "what the foreign keys of {} refer to that go with it"
 _REFERENCES = pattern(r"\bREFERENCES NAME")
-_DROP_TABLE = pattern(r"DROP TABLE (?:IF EXISTS )?(.+?)(?: CASCADE| RESTRICT)?$")
+_PARENT = pattern(r"\b(?:PARTITION OF|INHERITS ?\() ?NAME")
+_DROP = pattern(
+    r"DROP (TABLE|VIEW|MATERIALIZED VIEW|SEQUENCE) (?:IF EXISTS )?(.+?)(?: CASCADE| RESTRICT)?$"
+)
 _TRUNCATE = pattern(
     r"TRUNCATE (?:TABLE )?(?:ONLY )?(.+?)"
     r"(?: (?:RESTART|CONTINUE) IDENTITY)?(?: CASCADE| RESTRICT)?$"
 )
+_LOCK = pattern(r"LOCK (?:TABLE )?(?:ONLY )?(.+?)(?: IN (.+) MODE)?(?: NOWAIT)?$")
+_FULL = r"(?:\([^)]*\bFULL\b[^)]*\)|FULL(?: (?:FREEZE|VERBOSE|ANALYZE))*)"
+_OPTIONS = r"(?:\([^)]*\) ?|(?:FREEZE |VERBOSE |ANALYZE )*)"
 
 _ONE_TABLE = {
     r"CREATE (?:UNIQUE )?INDEX CONCURRENTLY .*?\bON (?:ONLY )?NAME": "SHARE UPDATE EXCLUSIVE",
@@ -72,21 +88,32 @@ _ONE_TABLE = {
     r"(?:INSERT INTO|UPDATE|DELETE FROM|MERGE INTO) (?:ONLY )?NAME": "ROW EXCLUSIVE",
     r"CREATE (?:OR REPLACE )?(?:CONSTRAINT )?TRIGGER .*?\bON NAME": "SHARE ROW EXCLUSIVE",
     r"DROP TRIGGER (?:IF EXISTS )?.*?\bON NAME": "ACCESS EXCLUSIVE",
-    r"LOCK (?:TABLE )?(?:ONLY )?NAME$": "ACCESS EXCLUSIVE",
-    r"(?:VACUUM|CLUSTER)(?: VERBOSE)? (?:FULL )NAME": "ACCESS EXCLUSIVE",
-    r"ANALYZE NAME": "SHARE UPDATE EXCLUSIVE",
+    rf"VACUUM ?{_FULL} ?NAME": "ACCESS EXCLUSIVE",
+    rf"VACUUM ?(?!FULL\b){_OPTIONS}NAME": "SHARE UPDATE EXCLUSIVE",
+    rf"CLUSTER {_OPTIONS}NAME": "ACCESS EXCLUSIVE",
+    r"ANALYZE NAME$": "SHARE UPDATE EXCLUSIVE",
+    r"REINDEX (?:\([^)]*\) ?)?TABLE CONCURRENTLY NAME": "SHARE UPDATE EXCLUSIVE",
+    r"REINDEX \([^)]*\bCONCURRENTLY\b[^)]*\) ?TABLE NAME": "SHARE UPDATE EXCLUSIVE",
+    r"REINDEX (?:\([^)]*\) ?)?TABLE NAME": "SHARE",
     r"REFRESH MATERIALIZED VIEW CONCURRENTLY NAME": "EXCLUSIVE",
     r"REFRESH MATERIALIZED VIEW NAME": "ACCESS EXCLUSIVE",
+    r"(?:CREATE OR REPLACE|ALTER|ALTER MATERIALIZED) VIEW (?:IF EXISTS )?NAME": "ACCESS EXCLUSIVE",
+    r"ALTER SEQUENCE (?:IF EXISTS )?NAME (?:RENAME|SET|OWNER TO)\b": "ACCESS EXCLUSIVE",
+    r"ALTER SEQUENCE (?:IF EXISTS )?NAME": "SHARE ROW EXCLUSIVE",
 }
 _TABLES = [(pattern(text), mode) for text, mode in _ONE_TABLE.items()]
 _INDEXES = [
-    (pattern(r"DROP INDEX CONCURRENTLY (?:IF EXISTS )?NAME"), "SHARE UPDATE EXCLUSIVE"),
+    (pattern(r"(?:DROP|REINDEX) INDEX CONCURRENTLY (?:IF EXISTS )?NAME"), "SHARE UPDATE EXCLUSIVE"),
     (pattern(r"DROP INDEX (?:IF EXISTS )?NAME"), "ACCESS EXCLUSIVE"),
+    (pattern(r"REINDEX INDEX NAME"), "SHARE"),
 ]
 _NOTHING = pattern(
-    r"(?:BEGIN|COMMIT|SET|RESET|SELECT pg_catalog\.|"
-    r"(?:CREATE|ALTER|DROP) (?:OR REPLACE )?"
-    r"(?:TYPE|SEQUENCE|SCHEMA|EXTENSION|FUNCTION|PROCEDURE|VIEW|DOMAIN|ROLE)|"
+    r"(?:BEGIN|COMMIT|SAVEPOINT|RELEASE|SET|RESET|SELECT pg_catalog\.|"
+    r"CREATE (?:OR REPLACE )?(?:TEMP(?:ORARY)? )?(?:SEQUENCE|VIEW|MATERIALIZED VIEW|EXTENSION)|"
+    r"CREATE (?:OR REPLACE )?(?:TYPE|SCHEMA|FUNCTION|PROCEDURE|DOMAIN|ROLE)|"
+    r"ALTER (?:SCHEMA|FUNCTION|PROCEDURE|ROLE)|"
+    r"ALTER TYPE NAME (?:ADD VALUE|RENAME (?:TO|VALUE)|OWNER TO)|"
+    r"DROP (?:TYPE|SCHEMA|FUNCTION|PROCEDURE|DOMAIN|ROLE)|"
     r"ALTER INDEX NAME RENAME)\b"
 )
 
@@ -96,22 +123,32 @@ _GENTLE = {
     r"ALTER (?:COLUMN )?NAME SET (?:STATISTICS|\()": "SHARE UPDATE EXCLUSIVE",
     r"SET (?:\(|WITHOUT CLUSTER)": "SHARE UPDATE EXCLUSIVE",
     r"CLUSTER ON": "SHARE UPDATE EXCLUSIVE",
-    r"ATTACH PARTITION": "SHARE UPDATE EXCLUSIVE",
+    r"ATTACH PARTITION|DETACH PARTITION NAME CONCURRENTLY": "SHARE UPDATE EXCLUSIVE",
     r"ADD (?:CONSTRAINT NAME )?FOREIGN KEY": "SHARE ROW EXCLUSIVE",
     r"(?:ENABLE|DISABLE) (?:REPLICA |ALWAYS )?TRIGGER": "SHARE ROW EXCLUSIVE",
 }
 _ACTIONS = [(pattern(text), mode) for text, mode in _GENTLE.items()]
 
+_PARTITION = pattern(r"(?:ATTACH|DETACH) PARTITION NAME")
+_INHERIT = pattern(r"INHERIT NAME")
+_DROPPING = pattern(r"DROP (?!EXPRESSION|IDENTITY)")
+
 Found = Iterator[tuple[str, str]]
 
 
 def _locks(statement: str) -> Found | None:
+    """Yield what a statement locks, or return None where that is not known."""
     if match := _ALTER_TABLE.match(statement):
         return _altered(bare(match[1]), match[2])
     if CREATE_TABLE.match(statement):
         return _referred(statement)
-    if match := _DROP_TABLE.match(statement) or _TRUNCATE.match(statement):
+    if match := _DROP.match(statement):
+        return _dropped(match[1].upper(), match[2])
+    if match := _TRUNCATE.match(statement):
         return ((bare(name), "ACCESS EXCLUSIVE") for name in actions_of(match[1]))
+    if match := _LOCK.match(statement):
+        mode = (match[2] or "ACCESS EXCLUSIVE").upper()  # a weaker one than ours stops nobody
+        return ((bare(name), mode) for name in actions_of(match[1]) if mode in _BLOCKS)
     for known, mode in _TABLES:
         if match := known.match(statement):
             # COMMENT ON COLUMN names the column behind the table
@@ -124,14 +161,30 @@ def _locks(statement: str) -> Found | None:
     return iter(()) if _NOTHING.match(statement) else None
 
 
+def _dropped(kind: str, names: str) -> Found:
+    for name in actions_of(names):
+        yield bare(name), "ACCESS EXCLUSIVE"
+        if kind == "TABLE":
+            yield _FOREIGN_KEYS.format(bare(name)), "ACCESS EXCLUSIVE"
+
+
 def _altered(table: str, actions: str) -> Found:
     for action in actions_of(actions):
         gentle = [mode for known, mode in _ACTIONS if known.match(action)]
         yield table, gentle[0] if gentle else "ACCESS EXCLUSIVE"
+        if match := _PARTITION.match(action):
+            yield bare(match[1]), "ACCESS EXCLUSIVE"
+        elif match := _INHERIT.match(action):
+            yield bare(match[1]), "SHARE UPDATE EXCLUSIVE"
+        elif _DROPPING.match(action):
+            yield _FOREIGN_KEYS.format(table), "ACCESS EXCLUSIVE"
     yield from _referred(actions)
 
 
 def _referred(text: str) -> Found:
-    """A new foreign key puts triggers on the table that it refers to."""
+    """A new foreign key puts triggers on the table that it refers to; a part is put into it."""
     for match in _REFERENCES.finditer(text):
         yield bare(match[1]), "SHARE ROW EXCLUSIVE"
+    for match in _PARENT.finditer(text):
+        is_partition = match[0].upper().startswith("PARTITION")
+        yield bare(match[1]), "ACCESS EXCLUSIVE" if is_partition else "SHARE UPDATE EXCLUSIVE"
