@@ -36,7 +36,9 @@ soak: $(VENV)/.test
 	for round in $$(seq $(ROUNDS)); do \
 	    echo "round $$round of $(ROUNDS)"; \
 	    QAPLA_SOAK=1 $(BIN)/python -m pytest -q tests/faults tests/tasks tests/testing tests/app \
-	        tests/migrations/test_lock.py tests/backends/test_embedded_server.py || exit 1; \
+	        tests/migrations/test_lock.py tests/migrations/test_killed.py \
+	        tests/cli/test_at_once.py tests/cli/test_start.py \
+	        tests/backends/test_embedded_server.py || exit 1; \
 	done
 
 dist: $(VENV)/.test

@@ -15,6 +15,7 @@ import sqlalchemy as sa
 from typer.testing import CliRunner
 
 from qapla_db.cli.main import app
+from tests.conftest import FreshURL
 from tests.migrations.conftest import MakeProject, make_project
 from tests.migrations.project import Project
 
@@ -109,6 +110,12 @@ def cli_of(monkeypatch: pytest.MonkeyPatch) -> CliOf:
 def project(make_project: MakeProject, each_url: sa.URL) -> Project:
     """A project with the database ``main``, on each kind of engine in turn."""
     return make_project({"main": each_url})
+
+
+@pytest.fixture(params=["postgresql", "sqlite", "mariadb"])
+def missing(request: pytest.FixtureRequest, fresh_url: FreshURL) -> sa.URL:
+    """A database that does not exist, on each kind of engine in turn."""
+    return fresh_url(request.param)
 
 
 @pytest.fixture

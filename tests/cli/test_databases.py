@@ -36,12 +36,6 @@ def is_there(url: sa.URL) -> bool:
     return backend.exists(backend.complete(url), None)
 
 
-@pytest.fixture(params=["postgresql", "sqlite", "mariadb"])
-def missing(request: pytest.FixtureRequest, fresh_url: FreshURL) -> sa.URL:
-    """A database that does not exist, on each kind of engine in turn."""
-    return fresh_url(request.param)
-
-
 def test_create(make_project: MakeProject, cli_of: CliOf, missing: sa.URL) -> None:
     """create makes an empty database, and leaves one alone that is there."""
     cli = cli_of(make_project({"main": missing}))
