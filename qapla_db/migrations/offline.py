@@ -26,7 +26,7 @@ from qapla_db.database import Database
 from qapla_db.migrations.commands import run_alembic
 from qapla_db.migrations.no_connection import NoConnection
 
-__all__ = ["Call", "Emitted", "Seen", "see"]
+__all__ = ["Call", "Emitted", "SeenRevision", "see"]
 
 Choose = Callable[[ScriptDirectory], Iterable[Script]]
 
@@ -52,7 +52,7 @@ class Emitted:
 
 
 @dataclass
-class Seen:
+class SeenRevision:
     """What was seen of one revision."""
 
     script: Script
@@ -81,14 +81,14 @@ class Seen:
             self.hidden.append(note)
 
 
-def see(database: Database, choose: Choose) -> list[Seen]:
+def see(database: Database, choose: Choose) -> list[SeenRevision]:
     """Run the ``upgrade()`` of revisions without a database and return what they ask for.
 
     :param database: a prepared database; it need not exist, nothing is connected to.
     :param choose: picks the revisions, in the order in which they are run.
     :raises MigrationError: the migrations directory is broken, or a revision unknown.
     """
-    seen: list[Seen] = []
+    seen: list[SeenRevision] = []
 
     def run(config: Config) -> None:
         config.output_buffer = io.StringIO()
@@ -105,8 +105,8 @@ def see(database: Database, choose: Choose) -> list[Seen]:
     return seen
 
 
-def _seen(context: MigrationContext, script: Script) -> Seen:
-    seen = Seen(script, context.dialect, in_transaction=context.impl.transactional_ddl)
+def _seen(context: MigrationContext, script: Script) -> SeenRevision:
+    seen = SeenRevision(script, context.dialect, in_transaction=context.impl.transactional_ddl)
     with _recording(context, seen):
         try:
             script.module.upgrade()
@@ -134,7 +134,7 @@ def _words(error: BaseException) -> str:
 
 
 @contextmanager
-def _recording(context: MigrationContext, seen: Seen) -> Iterator[None]:
+def _recording(context: MigrationContext, seen: SeenRevision) -> Iterator[None]:
     operations: Operations = vars(op)["_proxy"]
     heard = {
         "invoke": _listening(operations.invoke, seen),
@@ -159,7 +159,7 @@ def _recording(context: MigrationContext, seen: Seen) -> Iterator[None]:
         operations._install_proxy()
 
 
-def _emitted(seen: Seen, sql: str) -> None:
+def _emitted(seen: SeenRevision, sql: str) -> None:
     if sql in ("BEGIN", "COMMIT"):
         seen.in_transaction = sql == "BEGIN"
     if not seen.running:  # past the operations: on a connection, or the context itself
@@ -168,7 +168,7 @@ def _emitted(seen: Seen, sql: str) -> None:
     seen.emitted.append(Emitted(sql, seen.line(), seen.in_transaction, is_raw))
 
 
-def _listening(invoke: Callable[..., Any], seen: Seen) -> Callable[[MigrateOperation], Any]:
+def _listening(invoke: Callable[..., Any], seen: SeenRevision) -> Callable[[MigrateOperation], Any]:
     def invoke_and_note(operation: MigrateOperation) -> Any:
         seen.calls.append(Call(operation, seen.line(), seen.in_transaction))
         seen.running.append(operation)
@@ -184,7 +184,7 @@ def _listening(invoke: Callable[..., Any], seen: Seen) -> Callable[[MigrateOpera
 
 
 def _batches(
-    batch_alter_table: Callable[..., AbstractContextManager[BatchOperations]], seen: Seen
+    batch_alter_table: Callable[..., AbstractContextManager[BatchOperations]], seen: SeenRevision
 ) -> Callable[..., AbstractContextManager[BatchOperations]]:
     @contextmanager
     def batch(table_name: str, *args: Any, **options: Any) -> Iterator[BatchOperations]:

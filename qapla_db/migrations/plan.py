@@ -10,7 +10,7 @@ from alembic.script import Script, ScriptDirectory
 
 from qapla_db.database import Database
 from qapla_db.migrations.commands import current
-from qapla_db.migrations.offline import Emitted, Seen, see
+from qapla_db.migrations.offline import Emitted, SeenRevision, see
 from qapla_db.migrations.sqltext import created_in
 from qapla_db.migrations.statement_locks import Lock, locks_of
 
@@ -90,7 +90,7 @@ def plan(database: Database, target: str = "head") -> list[PlannedStep]:
     return [_step(seen) for seen in see(database, choose)]
 
 
-def _step(seen: Seen) -> PlannedStep:
+def _step(seen: SeenRevision) -> PlannedStep:
     script = seen.script
     return PlannedStep(
         script.revision,
@@ -101,7 +101,7 @@ def _step(seen: Seen) -> PlannedStep:
     )
 
 
-def _statements(seen: Seen) -> Iterator[PlannedStatement]:
+def _statements(seen: SeenRevision) -> Iterator[PlannedStatement]:
     new: set[str] = set()
     for one in seen.emitted:
         new |= created_in(one.sql)
@@ -114,7 +114,7 @@ def _locks(emitted: Emitted, new: set[str]) -> tuple[Lock, ...]:
     return tuple(lock for lock in locks_of(emitted.sql) if lock.table not in new)
 
 
-def _hidden(seen: Seen) -> Iterator[str]:
+def _hidden(seen: SeenRevision) -> Iterator[str]:
     for line, reason in seen.hidden:
         where = f"line {line}: " if line else ""
         yield f"{where}cannot be shown offline: {reason}"

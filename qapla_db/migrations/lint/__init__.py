@@ -13,7 +13,7 @@ from qapla_db.migrations.lint.allowed import comments
 from qapla_db.migrations.lint.operations import created_by, risks_of
 from qapla_db.migrations.lint.rules import ALLOW, NOT_SEEN, RULES, SAY, Risk, rule_for
 from qapla_db.migrations.lint.squawk import OURS, Remark, remarks
-from qapla_db.migrations.offline import Call, Seen, see
+from qapla_db.migrations.offline import Call, SeenRevision, see
 from qapla_db.migrations.sqltext import created_in
 
 __all__ = ["Finding", "lint"]
@@ -72,7 +72,7 @@ def lint(database: Database, revisions: Iterable[str] | None = None) -> list[Fin
     return [finding for seen in see(database, choose) for finding in _findings(seen)]
 
 
-def _findings(seen: Seen) -> list[Finding]:
+def _findings(seen: SeenRevision) -> list[Finding]:
     ours = [*_risks(seen), *_not_seen(seen)]
     found = [one for risk, line in ours if (one := _finding(seen, risk, line))]
     found += [_remarked(seen, remark) for remark in _remarks(seen) if _is_news(remark, ours)]
@@ -81,7 +81,7 @@ def _findings(seen: Seen) -> list[Finding]:
     return sorted([*kept, *wrong], key=lambda one: one.line or 0)
 
 
-def _finding(seen: Seen, risk: Risk, line: int | None) -> Finding | None:
+def _finding(seen: SeenRevision, risk: Risk, line: int | None) -> Finding | None:
     rule = rule_for(seen.dialect.name, risk.rule)
     if rule is None:
         return None
@@ -89,7 +89,7 @@ def _finding(seen: Seen, risk: Risk, line: int | None) -> Finding | None:
     return Finding(seen.script.revision, seen.script.path, line, risk.rule, message, remedy)
 
 
-def _risks(seen: Seen) -> Iterator[tuple[Risk, int | None]]:
+def _risks(seen: SeenRevision) -> Iterator[tuple[Risk, int | None]]:
     """Yield the risks that are not about a table which the revision itself has made."""
     new: set[str] = set()
     for call in seen.calls:
@@ -108,7 +108,7 @@ def _created(call: Call) -> set[str]:
     return {table} if table else set()
 
 
-def _not_seen(seen: Seen) -> Iterator[tuple[Risk, int | None]]:
+def _not_seen(seen: SeenRevision) -> Iterator[tuple[Risk, int | None]]:
     if seen.end is not None:
         line, reason = seen.hidden[-1]
         yield Risk(NOT_SEEN, None, reason), line
@@ -117,7 +117,7 @@ def _not_seen(seen: Seen) -> Iterator[tuple[Risk, int | None]]:
 # --- squawk
 
 
-def _remarks(seen: Seen) -> Iterator[Remark]:
+def _remarks(seen: SeenRevision) -> Iterator[Remark]:
     return remarks(seen.emitted if seen.dialect.name == "postgresql" else [])
 
 
@@ -132,7 +132,7 @@ def _is_news(remark: Remark, ours: list[tuple[Risk, int | None]]) -> bool:
     )
 
 
-def _remarked(seen: Seen, remark: Remark) -> Finding:
+def _remarked(seen: SeenRevision, remark: Remark) -> Finding:
     rule = OURS.get(remark.rule, (remark.rule,))[0]
     line, script = remark.statement.line, seen.script
     remedy = f"{remark.remedy or 'look at it'}; {SAY.replace('{rule}', rule)}"
@@ -142,7 +142,7 @@ def _remarked(seen: Seen, remark: Remark) -> Finding:
 # --- comments
 
 
-def _allowed(seen: Seen) -> tuple[set[str], list[Finding]]:
+def _allowed(seen: SeenRevision) -> tuple[set[str], list[Finding]]:
     """Return the rules that comments allow, and what is wrong with comments."""
     allowed, wrong = set[str](), list[Finding]()
     known = {name for rules in RULES.values() for name in rules} - {ALLOW}
