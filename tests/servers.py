@@ -17,16 +17,27 @@ from tests.support import wait_until
 READY = 60.0
 """Seconds that a server may take to start."""
 
+_MEMORY = "/dev/shm"
+_ROOM = 4 * 2**30
+"""Bytes that must be free there."""
+
 
 @contextmanager
 def directory(prefix: str) -> Iterator[Path]:
     """Yield a directory that a service user may traverse, gone at the end."""
-    path = Path(tempfile.mkdtemp(prefix=f"qapla-{prefix}-"))
+    path = Path(tempfile.mkdtemp(prefix=f"qapla-{prefix}-", dir=_in_memory()))
     path.chmod(0o711)
     try:
         yield path
     finally:
         shutil.rmtree(path, ignore_errors=True)
+
+
+def _in_memory() -> str | None:
+    """Return a directory in memory, where a database is made ten times as fast; None for any."""
+    if "TMPDIR" in os.environ or not os.access(_MEMORY, os.W_OK):
+        return None
+    return _MEMORY if shutil.disk_usage(_MEMORY).free > _ROOM else None
 
 
 def _wait(ready: Callable[[], bool], process: subprocess.Popen[bytes], log: Path) -> None:
