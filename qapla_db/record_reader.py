@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import sqlalchemy as sa
 from sqlalchemy import pool
@@ -109,13 +110,24 @@ def connected(settings: DatabaseSettings) -> Iterator[Connection]:
     backend = settings.backend
     connect_args = {**settings.connect_args, **_IMPATIENT_ARGS.get(backend.name, {})}
     options = {"poolclass": pool.NullPool, "connect_args": connect_args}
-    engine = backend.create_engine(settings.url, options, label=settings.name, key=settings.source)
+    url = _of_what_is_there(settings.url)
+    engine = backend.create_engine(url, options, label=settings.name, key=settings.source)
     try:
-        backend.check_present(engine.url, _access(settings))
+        backend.check_present(settings.url, _access(settings))
         with engine.connect() as connection:
             yield connection
     finally:
         engine.dispose()
+
+
+def _of_what_is_there(url: sa.URL) -> sa.URL:
+    """Return a URL with which SQLite makes no file, should somebody have dropped it just now."""
+    database = url.database or ""
+    if url.get_backend_name() != "sqlite" or database.startswith("file:"):
+        return url
+    return url.set(database=Path(database).absolute().as_uri()).update_query_dict(
+        {"uri": "true", "mode": "rw"}
+    )
 
 
 def tables_in(connection: Connection) -> list[sa.Table]:

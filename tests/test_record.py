@@ -121,6 +121,26 @@ def test_looking_creates_nothing(fresh_url: FreshURL) -> None:
     assert not Path(str(url.database)).exists()
 
 
+def test_dropped_just_now(fresh_url: FreshURL) -> None:
+    """A file that somebody drops while its record is asked for is not made anew."""
+    database = prepared(fresh_url("sqlite"))
+    path = Path(str(database.settings.url.database))
+    introduce(database)
+    dropped = []
+
+    def drop(*arguments: object) -> None:
+        dropped.append(path.exists())
+        path.unlink(missing_ok=True)
+
+    sa.event.listen(sa.Engine, "do_connect", drop)
+    try:
+        assert [] == identities(database)
+    finally:
+        sa.event.remove(sa.Engine, "do_connect", drop)
+    assert dropped[0]
+    assert not path.exists()
+
+
 def test_unreachable_server() -> None:
     """Where nobody answers the settings alone decide."""
     url = "postgresql://nobody@127.0.0.1:9/nothing"

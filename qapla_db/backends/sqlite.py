@@ -132,8 +132,10 @@ class SQLiteBackend(Backend):
         _refuse_directory(url, access)
         with _explained(url, access, "created"):
             try:
-                _path(url).parent.mkdir(parents=True, exist_ok=True)
-                _path(url).touch(exist_ok=False)
+                # through a link that leads nowhere yet
+                path = _path(url).resolve()
+                path.parent.mkdir(parents=True, exist_ok=True)
+                path.touch(exist_ok=False)
             except FileExistsError:
                 if not _path(url).is_file():
                     raise
@@ -147,9 +149,11 @@ class SQLiteBackend(Backend):
         with _explained(url, access, "dropped"):
             if not _path(url).is_file():
                 return False
-            # a log that outlives its database would be played into the next one
+            # a log that outlives its database would be played into the next one; both are
+            # where a link leads, which stays: who made it wants the next one there too
+            path = _path(url).resolve()
             for ending in ("-wal", "-shm", "-journal", ""):
-                Path(f"{_path(url)}{ending}").unlink(missing_ok=True)
+                Path(f"{path}{ending}").unlink(missing_ok=True)
             return True
 
     def error_code(self, error: BaseException) -> int | None:

@@ -27,6 +27,13 @@ __all__ = ["config_of", "explained", "refuse_missing", "script_of"]
 _GIT_WAIT = 10.0
 """Seconds that git may take."""
 
+_NOT_LET_IN = re.compile(
+    'authentication failed|access denied|no password supplied|role ".*" does not exist'
+    "|no pg_hba.conf entry",
+    re.IGNORECASE,
+)
+"""What PostgreSQL, MariaDB and MySQL say of a user or a password."""
+
 _GAP = re.compile(r"Revision (?P<revision>.+) referenced from .+ is not present", re.DOTALL)
 """Alembic's warning of a revision that another one follows and no file has."""
 
@@ -98,12 +105,24 @@ def _better(error: BaseException, database: Database, asked: str | None) -> Qapl
             f"the database {database.name!r} at {database.settings.address} is not there; "
             f"'qapla-db ensure {database.name}' makes and migrates it, as 'upgrade --create' does"
         )
+    if isinstance(error, ServerError) and _NOT_LET_IN.search(error.message):
+        return _not_let_in(database, error)
     path = Path(database.migrations_path).absolute()
     if isinstance(error, MigrationError) and not (path / "env.py").is_file():
         return _no_directory(database, path)
     if isinstance(error, CommandError | RevisionError) and not isinstance(error, QaplaError):
         return MigrationError(f"the migrations of the database {database.name!r}: {error}")
     return None
+
+
+def _not_let_in(database: Database, error: ServerError) -> ServerError:
+    settings = database.settings
+    original = getattr(error.__cause__, "orig", None) or error
+    return ServerError(
+        f"the server of the database {database.name!r} at {settings.address} runs, but refuses the "
+        f"user or the password: {' '.join(str(original).split())}. Correct them in "
+        f"{settings.source!r}, or give the user access on the server"
+    )
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:
@@ -122,7 +141,8 @@ def _is_there(database: Database) -> bool:
 def _no_directory(database: Database, path: Path) -> MigrationError:
     return MigrationError(
         f"the migrations directory {path} of the database {database.name!r} is not there or has "
-        f"no env.py; 'qapla-db init {database.name}' writes it"
+        f"no env.py; 'qapla-db init {database.name}' writes it, and 'qapla-db initdb "
+        f"{database.name}' makes the first revision and the database too"
     )
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -241,8 +243,6 @@ def heads(
 
 def sql(choice: Choice, words: NamesAndRevision = None, everything: All = False) -> None:
     """Print the SQL of the revisions that are pending, or from A to B (A:B); run nothing."""
-    from alembic import command
-
     from qapla_db.cli.explain import explained, refuse_missing
     from qapla_db.migrations.commands import current as ask
 
@@ -256,7 +256,15 @@ def sql(choice: Choice, words: NamesAndRevision = None, everything: All = False)
             refuse_missing(database)
             with explained(database, wanted):
                 revision = f"{','.join(ask(database)) or 'base'}:{wanted}"
-        _alembic(database, lambda config: command.upgrade(config, revision, sql=True), wanted)  # noqa: B023
+        _alembic(database, partial(_write_sql, revision, written := io.StringIO()), wanted)
+        say(written.getvalue().rstrip())
+
+
+def _write_sql(revision: str, buffer: io.StringIO, config: Config) -> None:
+    from alembic import command
+
+    config.output_buffer = buffer  # half of it, before an error, is of no use to anybody
+    command.upgrade(config, revision, sql=True)
 
 
 def _alembic(database: Database, run: Callable[[Config], object], revision: str) -> None:

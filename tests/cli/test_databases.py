@@ -112,6 +112,25 @@ def test_drop_of_two_names(make_project: MakeProject, cli_of: CliOf, missing: sa
     assert not is_there(missing)
 
 
+@pytest.mark.skipif(sys.platform == "win32", reason="links need a right there")
+def test_drop_through_a_link(
+    make_project: MakeProject, cli_of: CliOf, fresh_url: FreshURL, tmp_path: Path
+) -> None:
+    """A link leads to the database: drop deletes what is there, and the next one comes there."""
+    url = fresh_url("sqlite")
+    link, there = Path(str(url.database)), tmp_path / "elsewhere.sqlite3"
+    link.symlink_to(there)
+    cli = cli_of(make_project({"main": url}))
+    cli("create")
+    rows(url, "CREATE TABLE precious (id INTEGER)")
+    assert there.is_file()
+    assert "main: dropped" in cli("drop", "--yes", "main").stdout
+    assert [] == list(tmp_path.glob("elsewhere.sqlite3*"))
+    assert "main: created" in cli("create").stdout
+    assert there.is_file()
+    assert [] == tables(url)
+
+
 def test_drop_production(make_project: MakeProject, cli_of: CliOf, each_url: sa.URL) -> None:
     """A database of the environment production is not dropped, whoever is named."""
     project = make_project({"main": each_url})

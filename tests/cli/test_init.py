@@ -354,3 +354,17 @@ def test_no_models_in_settings(files: Files) -> None:
     """A settings.py that names no models is told how to."""
     files.write({"settings.py": CONFIG.replace(', "MODELS": "stars:Base"', "")})
     assert "MODELS" in files.cli.error("initdb")
+
+
+def test_db_plugins_flow_without_initdb(files: Files) -> None:
+    """Without initdb make_migrations and migrate say the next step, which leads on."""
+    cli = stars(files)
+    for command in ("make_migrations", "migrate"):
+        line = cli.error(command, "--settings_path", ".")
+        assert "'qapla-db init main' writes it" in line
+        assert "'qapla-db initdb main' makes the first revision and the database too" in line
+    cli("init", "main", "--settings_path", ".")
+    cli("make_migrations", "--settings_path", ".")
+    assert "upgrade --create" in cli.error("migrate", "--settings_path", ".")
+    cli("migrate", "--create", "--settings_path", ".")
+    assert {"star"} == tables(files.root / "stars.sqlite3")

@@ -86,6 +86,14 @@ def test_sql_of_all(two: Project, cli_of: CliOf) -> None:
     assert "event" not in main
 
 
+def test_sql_that_fails(two: Project, cli_of: CliOf) -> None:
+    """Of SQL that cannot be written to its end nothing is printed: nobody shall run a half."""
+    two.revision("a3", "op.execute('SELECT 3')\n1 / 0", after="a2")
+    result = cli_of(two)("sql", "main", code=3)
+    assert "ZeroDivisionError" in result.stderr
+    assert "" == result.stdout
+
+
 def test_revision(project: Project, cli: Cli, each_url: sa.URL) -> None:
     """revision compares models and migrations, not the database; nothing new, no file."""
     project.write_env(
@@ -369,16 +377,23 @@ def test_server_down(make_project: MakeProject, cli_of: CliOf, command: str) -> 
     assert "hush" not in line
 
 
-def test_wrong_password(make_project: MakeProject, cli_of: CliOf, mariadb_url: sa.URL) -> None:
-    """A password that the server refuses is one line without the password."""
-    url = mariadb_url.set(username="stranger", password="hush", database="shop_test")
+@pytest.mark.parametrize("kind", ["postgresql", "mariadb"])
+def test_wrong_password(
+    make_project: MakeProject, cli_of: CliOf, fresh_url: FreshURL, kind: str
+) -> None:
+    """A user that the server refuses is one line with what to correct, without the password."""
+    url = fresh_url(kind).set(username="stranger", password="hush")
     project = make_project({"main": url})
     two_steps(project)
     cli = cli_of(project)
-    for arguments in (["upgrade"], ["ensure", "--wait", "30"]):
+    for arguments in (["upgrade"], ["current"], ["ensure", "--wait", "30"]):
         line = cli.error(*arguments)
-        assert "Access denied" in line
+        assert "stranger" in line
+        assert "'db:main:url'" in line
         assert "hush" not in line
+        if arguments != ["ensure", "--wait", "30"]:
+            assert "runs, but refuses the user or the password" in line
+            assert "create()" not in line
 
 
 def test_driver_missing(make_project: MakeProject, cli_of: CliOf) -> None:
