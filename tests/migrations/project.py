@@ -26,6 +26,21 @@ WAIT = 60.0
 
 NO_MODELS = "Model = sa.MetaData()"
 
+SEVERAL_BASES = """
+from sqlalchemy.orm import DeclarativeBase, mapped_column
+
+class Base(DeclarativeBase):
+    pass
+
+class One(Base):
+    __tablename__ = "one"
+    id = mapped_column(sa.Integer, primary_key=True)
+
+more = sa.MetaData()
+sa.Table("two", more, sa.Column("id", sa.Integer))
+Model = [Base, more]
+"""
+
 _APPLICATION = """\
 from qapla_db import Database, DatabaseApplication
 

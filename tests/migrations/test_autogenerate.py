@@ -12,7 +12,7 @@ from qapla_db.errors import Misuse
 from qapla_db.migrations import AlembicEnv, migrate
 from tests.conftest import FreshURL
 from tests.migrations.conftest import MakeProject
-from tests.migrations.project import Project, rows, tables
+from tests.migrations.project import SEVERAL_BASES, Expression, Project, rows, tables
 from tests.support import SmallApplication
 
 MANY_COLUMNS = """
@@ -298,7 +298,7 @@ def test_own_filters(make_project: MakeProject, fresh_url: FreshURL) -> None:
         def shout(context, revision, directives):
             directives[0].message = directives[0].message.upper()
         """,
-        process_revision_directives=_Name("shout"),
+        process_revision_directives=Expression("shout"),
     )
     autogenerate(project)
     assert ["CHANGE"] == [name.rpartition("_")[2][:-3].upper() for name in project.versions()]
@@ -306,37 +306,11 @@ def test_own_filters(make_project: MakeProject, fresh_url: FreshURL) -> None:
     assert text.startswith('"""CHANGE"""')
 
 
-class _Name:
-    """An expression in the text of env.py."""
-
-    def __init__(self, text: str) -> None:
-        self.text = text
-
-    def __repr__(self) -> str:
-        return self.text
-
-
 def test_several_bases(make_project: MakeProject, fresh_url: FreshURL) -> None:
     """A list of bases and metadata stands for one database."""
     url = fresh_url("sqlite")
     project = make_project({"main": url})
-    project.write_env(
-        "main",
-        """
-        from sqlalchemy.orm import DeclarativeBase, mapped_column
-
-        class Base(DeclarativeBase):
-            pass
-
-        class One(Base):
-            __tablename__ = "one"
-            id = mapped_column(sa.Integer, primary_key=True)
-
-        more = sa.MetaData()
-        sa.Table("two", more, sa.Column("id", sa.Integer))
-        Model = [Base, more]
-        """,
-    )
+    project.write_env("main", SEVERAL_BASES)
     autogenerate(project)
     assert ["alembic_version", "one", "two"] == tables(url)
 

@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from qapla_db.migrations import current, migrate
 from qapla_db.record import record_of
 from tests.migrations.conftest import MakeProject
-from tests.migrations.project import Project, rows, tables
+from tests.migrations.project import Expression, Project, rows, tables
 from tests.migrations.test_lock import MARK, held, start_together
 
 CREATE = "op.create_table({!r}, sa.Column('id', sa.Integer, primary_key=True))"
@@ -85,19 +85,9 @@ ENDED = -signal.SIGKILL
 POINTS = ("start", "middle", "end", "applied")
 
 
-class _Name:
-    """An expression in the text of env.py."""
-
-    def __init__(self, text: str) -> None:
-        self.text = text
-
-    def __repr__(self) -> str:
-        return self.text
-
-
 def revisions_that_die(project: Project, *bodies: tuple[str, str]) -> list[str]:
     """Write revisions of two statements each; return the points at which they can be killed."""
-    project.write_env("main", ENV, on_version_apply=_Name("applied"))
+    project.write_env("main", ENV, on_version_apply=Expression("applied"))
     points: list[str] = []
     for number, (first, second) in enumerate(bodies, 1):
         revision, after = f"a{number}", f"a{number - 1}" if number > 1 else None

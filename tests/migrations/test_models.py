@@ -9,28 +9,12 @@ from qapla_db.errors import MigrationError
 from qapla_db.migrations.models import models_of
 from tests.conftest import FreshURL
 from tests.migrations.conftest import MakeProject
-from tests.migrations.project import Project
+from tests.migrations.project import SEVERAL_BASES, Project
 
 
 def test_models(offline: Project) -> None:
     """The metadata of every base that env.py hands over is found, and no server is needed."""
-    offline.write_env(
-        "main",
-        """
-        from sqlalchemy.orm import DeclarativeBase, mapped_column
-
-        class Base(DeclarativeBase):
-            pass
-
-        class One(Base):
-            __tablename__ = "one"
-            id = mapped_column(sa.Integer, primary_key=True)
-
-        more = sa.MetaData()
-        sa.Table("two", more, sa.Column("id", sa.Integer))
-        Model = [Base, more]
-        """,
-    )
+    offline.write_env("main", SEVERAL_BASES)
     found = models_of(offline.database())
     assert [["one"], ["two"]] == [sorted(one.tables) for one in found]
     assert all(isinstance(one, sa.MetaData) for one in found)

@@ -46,27 +46,27 @@ class Case:
 TWO = ("INSERT INTO users (id, age) VALUES (1, 7)", "INSERT INTO users (id, age) VALUES (2, 8)")
 OWNERS = "table('owner', sa.Column('name', sa.String(20)))\n"
 
+
+def column(before: str, after: str, without: Sequence[str] = ("age",)) -> Case:
+    """A column ``users.age`` that becomes ``users.height``, each of such a kind."""
+    return Case(
+        f"table('users', sa.Column('age', {before}))",
+        f"table('users', sa.Column('height', {after}))",
+        TWO,
+        "SELECT id, height FROM users ORDER BY id",
+        "SELECT id, age FROM users ORDER BY id",
+        renames=["users.age:height"],
+        asked=["Was users.age renamed to users.height?"],
+        without=without,
+    )
+
+
+INDEXED = "sa.Integer, index=True"
+UNIQUE = "sa.Integer, nullable=False, unique=True"
+
 CASES = {
-    "indexed column": Case(
-        "table('users', sa.Column('age', sa.Integer, index=True))",
-        "table('users', sa.Column('height', sa.Integer, index=True))",
-        TWO,
-        "SELECT id, height FROM users ORDER BY id",
-        "SELECT id, age FROM users ORDER BY id",
-        renames=["users.age:height"],
-        asked=["Was users.age renamed to users.height?"],
-        without=["age"],
-    ),
-    "unique column": Case(
-        "table('users', sa.Column('age', sa.Integer, nullable=False, unique=True))",
-        "table('users', sa.Column('height', sa.Integer, nullable=False, unique=True))",
-        TWO,
-        "SELECT id, height FROM users ORDER BY id",
-        "SELECT id, age FROM users ORDER BY id",
-        renames=["users.age:height"],
-        asked=["Was users.age renamed to users.height?"],
-        without=["age"],
-    ),
+    "indexed column": column(INDEXED, INDEXED),
+    "unique column": column(UNIQUE, UNIQUE),
     "foreign key column": Case(
         OWNERS + "table('ship', sa.Column('owner_id', sa.ForeignKey('owner.id'), nullable=False))",
         OWNERS + "table('ship', sa.Column('holder_id', sa.ForeignKey('owner.id'), nullable=False))",
@@ -123,15 +123,7 @@ CASES = {
         ],
         without=["user", "age"],
     ),
-    "type differs": Case(
-        "table('users', sa.Column('age', sa.Integer))",
-        "table('users', sa.Column('height', sa.BigInteger))",
-        TWO,
-        "SELECT id, height FROM users ORDER BY id",
-        "SELECT id, age FROM users ORDER BY id",
-        renames=["users.age:height"],
-        asked=["Was users.age renamed to users.height?"],
-    ),
+    "type differs": column("sa.Integer", "sa.BigInteger", without=()),
     "ambiguous": Case(
         "table('users', sa.Column('age', sa.Integer), sa.Column('size', sa.Integer))",
         "table('users', sa.Column('height', sa.Integer), sa.Column('width', sa.Integer))",

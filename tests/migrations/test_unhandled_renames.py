@@ -34,13 +34,18 @@ UNHANDLED = {
 }
 
 
+def apply_models(project: Project, models: str) -> None:
+    """Bring a database to what models say, with a revision of ours."""
+    project.write_env("main", models)
+    database = project.database()
+    make_revision(database, "models")
+    migrate(database)
+
+
 @pytest.fixture
 def filled(project: Project, each_url: sa.URL) -> Project:
     """A database with a row, made of the models before."""
-    project.write_env("main", BEFORE)
-    database = project.database()
-    make_revision(database, "before")
-    migrate(database)
+    apply_models(project, BEFORE)
     rows(each_url, "INSERT INTO users (id, age) VALUES (1, 7)")
     return project
 
@@ -77,10 +82,7 @@ def test_check_tells_the_difference(filled: Project) -> None:
 
 def test_the_way_that_is_named(filled: Project, each_url: sa.URL) -> None:
     """Our own revision keeps the data, and afterwards the old hint hinders nobody."""
-    filled.write_env("main", COLUMN)
-    database = filled.database()
-    make_revision(database, "after")
-    migrate(database)
+    apply_models(filled, COLUMN)
     assert [(7,)] == rows(each_url, "SELECT height FROM users")
     filled.write_env("main", COLUMN + 'sa.Table("t", Model, sa.Column("a", sa.Integer))')
     assert 0 == filled.alembic("revision", "--autogenerate", "-m", "more").returncode
