@@ -17,8 +17,8 @@ import typer
 import typer.core
 
 from qapla_db import __version__
-from qapla_db.cli import checks, databases, inspect, record, revisions
-from qapla_db.cli.options import Choice, shared_options
+from qapla_db.cli import checks, databases, inspect, record, revisions, upgrades
+from qapla_db.cli.options import App, Choice, Debug, SettingsPath, Tests, shared_options
 from qapla_db.cli.output import WrongUsage, print_error, say
 
 __all__ = ["app", "run"]
@@ -80,21 +80,10 @@ def _version(wanted: bool) -> None:
 @app.callback()
 def main(
     ctx: typer.Context,
-    app: Annotated[
-        str | None,
-        typer.Option("-A", "--app", metavar="MODULE:ATTRIBUTE", help="The application."),
-    ] = None,
-    settings_path: Annotated[
-        str | None,
-        typer.Option(
-            "--settings_path",
-            "--settings-path",
-            metavar="DIR",
-            help="Without an application: the directory of a settings.py with DB_CONFIG.",
-        ),
-    ] = None,
-    tests: Annotated[bool, typer.Option("--tests", help="Use the databases of the tests.")] = False,
-    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+    app: App = None,
+    settings_path: SettingsPath = None,
+    tests: Tests = False,
+    debug: Debug = False,
     version: Annotated[
         bool,
         typer.Option("--version", callback=_version, is_eager=True, help="Print the version."),
@@ -109,7 +98,7 @@ def main(
 
 
 def _register() -> None:
-    for module in (revisions, databases, record, checks, inspect):
+    for module in (revisions, upgrades, databases, record, checks, inspect):
         for name, function in module.COMMANDS.items():
             second = f"A second name of {function.__name__}." if _is_alias(name, function) else None
             app.command(name, cls=Command, help=second)(shared_options(function))

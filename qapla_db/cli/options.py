@@ -17,7 +17,19 @@ if TYPE_CHECKING:
     from qapla_db.cli.find import Found
     from qapla_db.database import Database
 
-__all__ = ["All", "Choice", "Json", "Names", "NamesAndRevision", "one_revision", "shared_options"]
+__all__ = [
+    "All",
+    "App",
+    "Choice",
+    "Debug",
+    "Json",
+    "Names",
+    "NamesAndRevision",
+    "SettingsPath",
+    "Tests",
+    "one_revision",
+    "shared_options",
+]
 
 Names = Annotated[
     list[str] | None,
@@ -40,45 +52,42 @@ Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 _PANEL = "Application"
 
+App = Annotated[
+    str | None,
+    typer.Option(
+        "-A",
+        "--app",
+        metavar="MODULE:ATTRIBUTE",
+        help="The application; else QAPLA_APP, or tool.qapla_db in pyproject.toml.",
+        rich_help_panel=_PANEL,
+        show_default=False,
+    ),
+]
+SettingsPath = Annotated[
+    str | None,
+    typer.Option(
+        "--settings_path",
+        "--settings-path",
+        metavar="DIR",
+        help="Without an application: the directory of a settings.py with DB_CONFIG.",
+        rich_help_panel=_PANEL,
+        show_default=False,
+    ),
+]
+Tests = Annotated[
+    bool,
+    typer.Option("--tests", help="Use the databases of the tests.", rich_help_panel=_PANEL),
+]
+Debug = Annotated[
+    bool,
+    typer.Option("--debug", help="Show the traceback of an error.", rich_help_panel=_PANEL),
+]
+
 _SHARED: dict[str, Any] = {
-    "shared_app": Annotated[
-        str | None,
-        typer.Option(
-            "-A",
-            "--app",
-            metavar="MODULE:ATTRIBUTE",
-            help="The application; else QAPLA_APP, or tool.qapla_db in pyproject.toml.",
-            rich_help_panel=_PANEL,
-            show_default=False,
-        ),
-    ],
-    "shared_settings_path": Annotated[
-        str | None,
-        typer.Option(
-            "--settings_path",
-            "--settings-path",
-            metavar="DIR",
-            help="Without an application: the directory of a settings.py with DB_CONFIG.",
-            rich_help_panel=_PANEL,
-            show_default=False,
-        ),
-    ],
-    "shared_tests": Annotated[
-        bool,
-        typer.Option(
-            "--tests",
-            help="Use the databases of the tests.",
-            rich_help_panel=_PANEL,
-        ),
-    ],
-    "shared_debug": Annotated[
-        bool,
-        typer.Option(
-            "--debug",
-            help="Show the traceback of an error.",
-            rich_help_panel=_PANEL,
-        ),
-    ],
+    "shared_app": App,
+    "shared_settings_path": SettingsPath,
+    "shared_tests": Tests,
+    "shared_debug": Debug,
 }
 
 

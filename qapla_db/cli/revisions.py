@@ -1,10 +1,8 @@
-"""The commands of migrations."""
+"""The commands that write revisions and list them."""
 
 from __future__ import annotations
 
-import io
-from collections.abc import Callable
-from functools import partial
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -22,7 +20,6 @@ from qapla_db.cli.output import (
 )
 
 if TYPE_CHECKING:
-    from alembic.config import Config
     from alembic.script import Script
 
     from qapla_db.database import Database
@@ -103,54 +100,6 @@ def revision(
             print_finding(finding)
 
 
-def upgrade(
-    choice: Choice,
-    words: NamesAndRevision = None,
-    everything: All = False,
-    create: Annotated[
-        bool, typer.Option("--create", help="Make databases that are missing first.")
-    ] = False,
-) -> None:
-    """Migrate databases to a revision, head if none is named."""
-    from qapla_db.cli.explain import explained, refuse_missing
-    from qapla_db.migrations.commands import migrate
-
-    databases, others = choice.databases_and_others(words, everything)
-    revision = one_revision(others, "head")
-    for database in databases:
-        if create and database.create():
-            say(f"{database.name}: created {database.settings.address}")
-        refuse_missing(database)
-        with explained(database, revision):
-            migrate(database, revision, report=say)
-
-
-def downgrade(choice: Choice, words: NamesAndRevision = None, everything: All = False) -> None:
-    """Take databases back to an earlier revision: an id, base, -1."""
-    from qapla_db.cli.explain import explained, refuse_missing
-    from qapla_db.migrations.commands import downgrade as run
-
-    databases, others = choice.databases_and_others(words, everything)
-    revision = one_revision(others, None)
-    for database in databases:
-        refuse_missing(database)
-        with explained(database, revision):
-            run(database, revision, report=say)
-
-
-def stamp(choice: Choice, words: NamesAndRevision = None, everything: All = False) -> None:
-    """Note that databases are at a revision, head if none is named, and run nothing."""
-    from alembic import command
-
-    from qapla_db.cli.explain import refuse_missing
-
-    databases, others = choice.databases_and_others(words, everything)
-    revision = one_revision(others, "head")
-    for database in databases:
-        refuse_missing(database)
-        _alembic(database, lambda config: command.stamp(config, revision), revision)
-
-
 def merge(
     choice: Choice,
     words: Annotated[
@@ -216,63 +165,42 @@ def current(
     choice: Choice, names: Names = None, everything: All = False, as_json: Json = False
 ) -> None:
     """Say at which revision databases are."""
-    from qapla_db.cli.explain import explained, refuse_missing
-    from qapla_db.migrations.commands import current as ask
+    from qapla_db.cli.explain import refuse_missing
+    from qapla_db.migrations.commands import current as look
 
-    found = []
-    for database in choice.databases(names, everything):
+    def ask(database: Database) -> Iterable[str]:
         refuse_missing(database)
-        with explained(database):
-            found.append({"database": database.name, "revisions": list(ask(database))})
-    _print_revisions(found, as_json)
+        return look(database)
+
+    _print_revisions(choice.databases(names, everything), ask, as_json)
 
 
 def heads(
     choice: Choice, names: Names = None, everything: All = False, as_json: Json = False
 ) -> None:
     """Say what the newest revisions are; no server is asked."""
-    from qapla_db.cli.explain import explained, script_of
+    from qapla_db.cli.explain import script_of
 
-    found = []
-    for database in choice.databases(names, everything):
-        with explained(database):
-            revisions = sorted(script_of(database).get_heads())
-            found.append({"database": database.name, "revisions": revisions})
-    _print_revisions(found, as_json)
+    def ask(database: Database) -> Iterable[str]:
+        return script_of(database).get_heads()
+
+    _print_revisions(choice.databases(names, everything), ask, as_json)
 
 
-def sql(choice: Choice, words: NamesAndRevision = None, everything: All = False) -> None:
-    """Print the SQL of the revisions that are pending, or from A to B (A:B); run nothing."""
-    from qapla_db.cli.explain import explained, refuse_missing
-    from qapla_db.migrations.commands import current as ask
-
-    databases, others = choice.databases_and_others(words, everything)
-    wanted = one_revision(others, "head")
-    for database in databases:
-        if len(databases) > 1:
-            say(f"-- {database.name}: {database.settings.address}\n")
-        revision = wanted
-        if ":" not in wanted:
-            refuse_missing(database)
-            with explained(database, wanted):
-                revision = f"{','.join(ask(database)) or 'base'}:{wanted}"
-        _alembic(database, partial(_write_sql, revision, written := io.StringIO()), wanted)
-        say(written.getvalue().rstrip())
-
-
-def _write_sql(revision: str, buffer: io.StringIO, config: Config) -> None:
-    from alembic import command
-
-    config.output_buffer = buffer  # half of it, before an error, is of no use to anybody
-    command.upgrade(config, revision, sql=True)
-
-
-def _alembic(database: Database, run: Callable[[Config], object], revision: str) -> None:
+def _print_revisions(
+    databases: list[Database], ask: Callable[[Database], Iterable[str]], as_json: bool
+) -> None:
     from qapla_db.cli.explain import explained
-    from qapla_db.migrations.commands import run_alembic
 
-    with explained(database, revision):
-        run_alembic(database, run, report=say)
+    found: list[dict[str, Any]] = []
+    for database in databases:
+        with explained(database):
+            found.append({"database": database.name, "revisions": sorted(ask(database))})
+    if as_json:
+        print_json(found)
+        return
+    for one in found:
+        say(f"{one['database']}: {', '.join(one['revisions']) or 'base'}")
 
 
 def _as_dict(database: Database, script: Script) -> dict[str, Any]:
@@ -287,25 +215,12 @@ def _as_dict(database: Database, script: Script) -> dict[str, Any]:
     }
 
 
-def _print_revisions(found: list[dict[str, Any]], as_json: bool) -> None:
-    if as_json:
-        print_json(found)
-        return
-    for one in found:
-        say(f"{one['database']}: {', '.join(one['revisions']) or 'base'}")
-
-
 COMMANDS: dict[str, Callable[..., None]] = {
     "init": init,
     "revision": revision,
     "make_migrations": revision,
-    "upgrade": upgrade,
-    "migrate": upgrade,
-    "downgrade": downgrade,
-    "stamp": stamp,
     "merge": merge,
     "history": history,
     "current": current,
     "heads": heads,
-    "sql": sql,
 }

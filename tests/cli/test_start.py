@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from typer.testing import CliRunner
 
 from qapla_db import __version__
-from qapla_db.cli import checks, databases, inspect, record, revisions
+from qapla_db.cli import checks, databases, inspect, record, revisions, upgrades
 from qapla_db.cli.main import app
 from tests.cli.conftest import Cli, Files
 from tests.support import wait_until
@@ -25,7 +25,7 @@ PYTHON = [sys.executable, "-W", "error"]
 WAIT = 60.0
 HEAVY = {"sqlalchemy", "alembic", "morfdict", "pyramid", "celery", "shop", "IPython"}
 
-MODULES = (revisions, databases, record, checks, inspect)
+MODULES = (revisions, upgrades, databases, record, checks, inspect)
 COMMANDS = [name for module in MODULES for name in module.COMMANDS]
 
 WORDS = [
