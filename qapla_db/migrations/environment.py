@@ -34,7 +34,7 @@ from qapla_db.migrations.autogenerate import (
     without_constraints_of_types,
     write_percents_once,
 )
-from qapla_db.migrations.command_error import as_command_error
+from qapla_db.migrations.command_error import as_command_error, not_to_end_here
 from qapla_db.migrations.confinement import confined
 from qapla_db.migrations.connections import connected, migration_engine
 from qapla_db.migrations.directory import (
@@ -125,6 +125,9 @@ class AlembicEnv:
         except QaplaError as error:
             shown = as_command_error(error).with_traceback(error.__traceback__)
             raise shown from error.__cause__
+        except SystemExit as error:
+            ended = not_to_end_here(error, self.name, context.script.dir)
+            raise as_command_error(ended) from error
         context.config.attributes[COMPLETED] = self.name
 
     def _run(self, config: Config) -> None:
