@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import contextlib
+import importlib
 import json
 import os
 import sys
@@ -66,6 +67,14 @@ class Files:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(dedent(text))
 
+    def forget(self) -> None:
+        """Forget what this process has imported from it, so that a command reads it again."""
+        for name, module in list(sys.modules.items()):
+            places = [getattr(module, "__file__", None), *getattr(module, "__path__", [])]
+            if any(str(place).startswith(f"{self.root}{os.sep}") for place in places):
+                del sys.modules[name]
+        importlib.invalidate_caches()
+
     @property
     def cli(self) -> Cli:
         return Cli(self.root)
@@ -83,13 +92,9 @@ def files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Files]:
     monkeypatch.setattr(sys, "path", list(sys.path))
     root = tmp_path / "project"
     root.mkdir()
-    known = set(sys.modules)
-    yield Files(root)
-    for name in set(sys.modules) - known:
-        module = sys.modules[name]
-        places = [getattr(module, "__file__", None), *getattr(module, "__path__", [])]
-        if any(str(place).startswith(f"{root}{os.sep}") for place in places):
-            del sys.modules[name]
+    made = Files(root)
+    yield made
+    made.forget()
 
 
 CliOf = Callable[[Project], Cli]

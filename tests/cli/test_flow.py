@@ -2,33 +2,26 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
+from typing import Any
+
+import pytest
 
 from tests.cli.conftest import Files
 from tests.cli.test_init import models, newcomer
 from tests.conftest import FreshURL
 from tests.migrations.project import rows
 
-WAIT = 60
 
-
-def test_deployment(files: Files, fresh_url: FreshURL) -> None:
+def test_deployment(files: Files, fresh_url: FreshURL, monkeypatch: pytest.MonkeyPatch) -> None:
     """ensure, drop, upgrade, rows, other models, revision, upgrade: all rows are kept."""
     url = fresh_url("postgresql")
     newcomer(files, "main")
     files.write({"shop/models.py": models()})
-    text = url.render_as_string(hide_password=False)
+    monkeypatch.setenv("QAPLA_DB_MAIN_URL", url.render_as_string(hide_password=False))
 
-    def run(*arguments: str, code: int = 0) -> str:
-        command = [sys.executable, "-W", "error", "-m", "qapla_db", *arguments]
-        environ = {**os.environ, "QAPLA_DB_MAIN_URL": text}
-        done = subprocess.run(
-            command, cwd=files.root, env=environ, capture_output=True, text=True, timeout=WAIT
-        )
-        assert code == done.returncode, done.stderr
-        return done.stdout + done.stderr
+    def run(*arguments: str, code: int = 0) -> Any:
+        files.forget()  # each command is a process of its own to the project
+        return files.cli(*arguments, code=code).output
 
     run("init")
     run("revision", "-m", "items")
