@@ -14,6 +14,7 @@ __all__ = [
     "actions_of",
     "bare",
     "created_in",
+    "names_of",
     "outside_parentheses",
     "pattern",
     "split",
@@ -83,6 +84,12 @@ def bare(name: str) -> str:
         part[1:-1].replace('""', '"') if part[0] in '"`' else part.lower()
         for part in re.findall(_PART, name)
     )
+
+
+def names_of(text: str) -> list[str]:
+    """Return the names of a list such as ``ONLY a, "B" *``."""
+    found = (re.match(rf"(?:ONLY )?({NAME})", one, re.IGNORECASE) for one in actions_of(text))
+    return [bare(match[1]) for match in found if match]
 
 
 CREATE_TABLE = pattern(

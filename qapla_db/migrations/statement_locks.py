@@ -6,7 +6,14 @@ import re
 from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 
-from qapla_db.migrations.sqltext import CREATE_TABLE, actions_of, bare, pattern, split
+from qapla_db.migrations.sqltext import (
+    CREATE_TABLE,
+    actions_of,
+    bare,
+    names_of,
+    pattern,
+    split,
+)
 
 __all__ = ["UNKNOWN", "Lock", "locks_of"]
 
@@ -145,10 +152,10 @@ def _locks(statement: str) -> Found | None:
     if match := _DROP.match(statement):
         return _dropped(match[1].upper(), match[2])
     if match := _TRUNCATE.match(statement):
-        return ((bare(name), "ACCESS EXCLUSIVE") for name in actions_of(match[1]))
+        return ((name, "ACCESS EXCLUSIVE") for name in names_of(match[1]))
     if match := _LOCK.match(statement):
         mode = (match[2] or "ACCESS EXCLUSIVE").upper()  # a weaker one than ours stops nobody
-        return ((bare(name), mode) for name in actions_of(match[1]) if mode in _BLOCKS)
+        return ((name, mode) for name in names_of(match[1]) if mode in _BLOCKS)
     for known, mode in _TABLES:
         if match := known.match(statement):
             # COMMENT ON COLUMN names the column behind the table
@@ -162,10 +169,10 @@ def _locks(statement: str) -> Found | None:
 
 
 def _dropped(kind: str, names: str) -> Found:
-    for name in actions_of(names):
-        yield bare(name), "ACCESS EXCLUSIVE"
+    for name in names_of(names):
+        yield name, "ACCESS EXCLUSIVE"
         if kind == "TABLE":
-            yield _FOREIGN_KEYS.format(bare(name)), "ACCESS EXCLUSIVE"
+            yield _FOREIGN_KEYS.format(name), "ACCESS EXCLUSIVE"
 
 
 def _altered(table: str, actions: str) -> Found:

@@ -112,6 +112,7 @@ UNSAFE = [
         "update-rows",
         "op.get_bind().execute(sa.table('t', sa.column('a', sa.Text)).update().values(a=''))",
     ),
+    ("update-rows", SQL.format('UPDATE "T" SET "where" = 1')),
     ("lock-table", SQL.format("LOCK TABLE t")),
     ("lock-table", SQL.format("LOCK t IN SHARE ROW EXCLUSIVE MODE NOWAIT")),
     ("rewrite-table", SQL.format("CLUSTER t USING i")),
@@ -274,7 +275,7 @@ def test_batch(linted: Linted, kind: str, body: str, expected: list[str]) -> Non
 
 def test_every_table(linted: Linted) -> None:
     """Of a list of tables each is named; of those that were just made none is."""
-    findings = linted(f"{ADDED}\nop.execute('TRUNCATE TABLE t, u, v RESTART IDENTITY')")
+    findings = linted(f"{ADDED}\nop.execute('TRUNCATE TABLE ONLY t, ONLY u, v * RESTART IDENTITY')")
     assert ["u", "v"] == [one.message.split()[3] for one in findings if "squawk" not in one.message]
 
 

@@ -178,7 +178,7 @@ STATEMENTS = [
     "CREATE UNIQUE INDEX x ON t (a)",
     "DROP TABLE t",
     "DROP TABLE IF EXISTS t, refers",
-    "TRUNCATE t, refers",
+    "TRUNCATE ONLY t, ONLY refers",
     "UPDATE t SET a = 1",
     "DELETE FROM t",
     "INSERT INTO u VALUES (1)",

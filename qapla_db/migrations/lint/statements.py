@@ -7,7 +7,14 @@ from collections.abc import Iterator
 
 from qapla_db.migrations.lint.rules import Risk
 from qapla_db.migrations.lint.table_changes import risks_of_change
-from qapla_db.migrations.sqltext import actions_of, bare, outside_parentheses, pattern, split
+from qapla_db.migrations.sqltext import (
+    actions_of,
+    bare,
+    names_of,
+    outside_parentheses,
+    pattern,
+    split,
+)
 
 __all__ = ["risks_of_sql"]
 
@@ -32,14 +39,13 @@ _TRUNCATE = pattern(
     r"(?: (?:RESTART|CONTINUE) IDENTITY)?(?: CASCADE| RESTRICT)?$"
 )
 _DELETE = pattern(r"DELETE FROM (?:ONLY )?NAME(?: (?:AS )?(?!WHERE|USING|LIMIT|ORDER)\w+)?$")
-_UPDATE = pattern(r"UPDATE (?:ONLY )?NAME(?: (?:AS )?(?!SET )\w+)? SET (?!.*\b(?:WHERE|LIMIT)\b)")
+_UPDATE = pattern(r"UPDATE (?:ONLY )?NAME(?: (?:AS )?(?!SET )\w+)? SET (?!.*[ )](?:WHERE|LIMIT)\b)")
 _EVERY_ROW = re.compile(r" WHERE (?:TRUE|1 ?= ?1)$", re.IGNORECASE)
 _RETURNING = re.compile(r" RETURNING .*$", re.IGNORECASE)
 _NESTED = re.compile(r"\( ?((?:DELETE|UPDATE) (?:[^()]|\([^()]*\))*)\)", re.IGNORECASE)
 _WITH = re.compile(r"\AWITH .*?(?=\b(?:UPDATE|DELETE FROM) )", re.IGNORECASE)
 
 _LOCK = pattern(r"LOCK (?:TABLES? )?(?:ONLY )?(.+?)(?: IN (.+) MODE)?(?: NOWAIT)?$")
-_LOCKED_FOR = re.compile(r" (?:READ LOCAL|READ|(?:LOW_PRIORITY )?WRITE)\b", re.IGNORECASE)
 _WEAK = {"ACCESS SHARE", "ROW SHARE", "ROW EXCLUSIVE", "SHARE UPDATE EXCLUSIVE"}
 _VACUUM = pattern(r"VACUUM\b ?(\([^)]*\))?((?: ?\b(?:FULL|FREEZE|VERBOSE|ANALYZE)\b)*) ?(.*)$")
 _CLUSTER = pattern(r"CLUSTER\b ?(?:\([^)]*\))?(?: ?VERBOSE)?(?: ?NAME)?")
@@ -70,8 +76,7 @@ def risks_of_sql(sql: str, kind: str, *, in_transaction: bool) -> Iterator[Risk]
 
 def _dropped(statement: str, kind: str) -> Iterator[Risk]:
     if match := _DROP_TABLE.match(statement):
-        for name in actions_of(match[1]):
-            yield Risk("drop-table", bare(name), bare(name))
+        yield from (Risk("drop-table", name, name) for name in names_of(match[1]))
     elif match := _DROP_SCHEMA.match(statement):
         # without CASCADE PostgreSQL drops a schema only when it is empty
         is_whole = match[1].upper() == "DATABASE" or kind == "mysql"
@@ -108,8 +113,7 @@ def _type(statement: str) -> Iterator[Risk]:
 
 def _all_rows(statement: str) -> Iterator[Risk]:
     if match := _TRUNCATE.match(statement):
-        for name in actions_of(match[1]):
-            yield Risk("delete-rows", bare(name), bare(name))
+        yield from (Risk("delete-rows", name, name) for name in names_of(match[1]))
         return
     for nested in _NESTED.findall(statement):
         yield from _all_rows(nested)
@@ -123,8 +127,7 @@ def _all_rows(statement: str) -> Iterator[Risk]:
 def _whole_table(statement: str, in_transaction: bool) -> Iterator[Risk]:
     if match := _LOCK.match(statement):
         if (match[2] or "").upper() not in _WEAK:
-            for name in actions_of(_LOCKED_FOR.sub("", match[1])):
-                yield Risk("lock-table", bare(name), bare(name))
+            yield from (Risk("lock-table", name, name) for name in names_of(match[1]))
     elif match := _VACUUM.match(statement):
         if "FULL" in f"{match[1]} {match[2]}".upper():
             table = bare(match[3]) or None
