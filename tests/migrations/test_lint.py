@@ -112,6 +112,8 @@ UNSAFE = [
         "update-rows",
         "op.get_bind().execute(sa.table('t', sa.column('a', sa.Text)).update().values(a=''))",
     ),
+    ("not-read", SQL.format("DO $$ BEGIN DROP TABLE t; END $$")),
+    ("not-read", SQL.format("CALL tidy()")),
     ("update-rows", SQL.format('UPDATE "T" SET "where" = 1')),
     ("lock-table", SQL.format("LOCK TABLE t")),
     ("lock-table", SQL.format("LOCK t IN SHARE ROW EXCLUSIVE MODE NOWAIT")),

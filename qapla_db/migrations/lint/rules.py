@@ -212,6 +212,10 @@ _ALWAYS = {
         "the revision cannot be looked at to its end without a database: {what}",
         f"put the data migration into a revision of its own, {SAY}",
     ),
+    "not-read": Rule(
+        "what {what} runs is not looked into, so nothing is known of it",
+        f"write its statements into op.execute(), {SAY}",
+    ),
     ALLOW: Rule("{what}", "write # qapla: allow RULE, REASON"),
 }
 

@@ -30,6 +30,7 @@ _DROP_SCHEMA = pattern(r"DROP (SCHEMA|DATABASE) (?:IF EXISTS )?(.+?)( CASCADE| R
 _DROP_CASCADE = pattern(r"DROP ([A-Z ]+?) (?:IF EXISTS )?(?:(?<=OWNED BY )(.+)|(.+?) CASCADE$)")
 _ALTER_TYPE = pattern(r"ALTER TYPE NAME ((?!ADD|OWNER)\w+(?: ATTRIBUTE| VALUE)?)\b")
 _ALTER_DOMAIN = pattern(r"ALTER DOMAIN NAME (?:ADD|SET NOT NULL)\b(?!.*NOT VALID)")
+_NOT_READ = pattern(r"(DO|CALL|EXECUTE)\b")
 _TRIGGERS_OFF = pattern(
     r"SET (?:LOCAL |SESSION )?session_replication_role\b(?!.* (?:origin|DEFAULT)$)"
 )
@@ -69,7 +70,7 @@ def risks_of_sql(sql: str, kind: str, *, in_transaction: bool) -> Iterator[Risk]
             continue
         yield from _dropped(statement, kind)
         yield from _index(statement, kind, in_transaction)
-        yield from _type(statement)
+        yield from _other(statement)
         yield from _all_rows(statement)
         yield from _whole_table(statement, in_transaction)
 
@@ -102,13 +103,15 @@ def _index(statement: str, kind: str, in_transaction: bool) -> Iterator[Risk]:
             yield Risk("index-in-transaction", None, f"dropping the index {bare(match[2])}")
 
 
-def _type(statement: str) -> Iterator[Risk]:
+def _other(statement: str) -> Iterator[Risk]:
     if match := _ALTER_TYPE.match(statement):
         yield Risk("alter-type", None, f"{bare(match[1])} ({match[2].upper()})")
     elif match := _ALTER_DOMAIN.match(statement):
         yield Risk("check", None, f"of the domain {bare(match[1])}")
     elif match := _TRIGGERS_OFF.match(statement):
         yield Risk("disable-trigger", None, "every table")
+    elif match := _NOT_READ.match(statement):
+        yield Risk("not-read", None, match[1].upper())
 
 
 def _all_rows(statement: str) -> Iterator[Risk]:
