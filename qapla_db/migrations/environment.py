@@ -26,14 +26,16 @@ from qapla_db.errors import (
     SettingInvalid,
     SettingMissing,
 )
-from qapla_db.migrations.autogenerate import (
+from qapla_db.migrations.autogenerate.defaults import write_percents_once
+from qapla_db.migrations.autogenerate.enums import compare_enums, write_plainly
+from qapla_db.migrations.autogenerate.tables import (
     OwnTables,
     drop_empty,
     metadata_of,
     plugins,
     without_constraints_of_types,
-    write_percents_once,
 )
+from qapla_db.migrations.autogenerate.types import with_imports
 from qapla_db.migrations.command_error import as_command_error, not_to_end_here
 from qapla_db.migrations.confinement import confined
 from qapla_db.migrations.connections import connected, migration_engine
@@ -43,11 +45,9 @@ from qapla_db.migrations.directory import (
     require_section,
     require_template,
 )
-from qapla_db.migrations.enums import compare_enums, write_plainly
 from qapla_db.migrations.recording import Recording
 from qapla_db.migrations.renames import refuse_unhandled
 from qapla_db.migrations.runner import Runner
-from qapla_db.migrations.type_rendering import with_imports
 from qapla_db.record import RecordTable
 from qapla_db.record_table import VERSION_TABLE
 from qapla_db.registry import Host

@@ -15,7 +15,7 @@ from sqlalchemy.engine import Connection
 
 from qapla_db.backends import Backend
 from qapla_db.errors import MigrationError, MigrationIncomplete, MigrationLockTimeout
-from qapla_db.migrations.autogenerate import compare_defaults_safely
+from qapla_db.migrations.autogenerate.defaults import compare_defaults_safely
 from qapla_db.migrations.connections import (
     foreign_key_violations,
     known_violations,

@@ -10,7 +10,8 @@ from alembic.operations import Operations, ops
 from alembic.runtime.migration import MigrationContext
 
 from qapla_db.errors import MigrationError
-from qapla_db.migrations.autogenerate import OwnTables, write_percents_once
+from qapla_db.migrations.autogenerate.defaults import write_percents_once
+from qapla_db.migrations.autogenerate.tables import OwnTables
 from qapla_db.migrations.renames.answers import Answers
 from qapla_db.migrations.renames.candidates import (
     Candidate,

@@ -9,7 +9,7 @@ from alembic.autogenerate.api import AutogenContext
 from alembic.operations import ops
 
 from qapla_db.errors import Refused
-from qapla_db.migrations.autogenerate import OwnTables
+from qapla_db.migrations.autogenerate.tables import OwnTables
 from qapla_db.migrations.command_error import as_command_error
 from qapla_db.migrations.renames.candidates import HINT
 from qapla_db.migrations.renames.hints import changed_tables

@@ -18,8 +18,8 @@ from alembic.autogenerate.api import AutogenContext
 from sqlalchemy.types import TypeEngine
 
 from qapla_db.errors import MigrationError
+from qapla_db.migrations.autogenerate.enums import made_elsewhere
 from qapla_db.migrations.command_error import as_command_error
-from qapla_db.migrations.enums import made_elsewhere
 
 __all__ = ["RenderItem", "with_imports"]
 

@@ -1,0 +1,1 @@
+"""What autogenerate compares, and how what it finds is written into revisions."""
