@@ -7,11 +7,10 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
-from sqlalchemy.dialects import postgresql
+from sqlalchemy.dialects import mysql, postgresql
 
 from qapla_db.backends import get_backend
 from qapla_db.migrations.rows import Filled, fill, reflect
-from tests.conftest import FreshURL
 
 
 @pytest.fixture
@@ -21,13 +20,9 @@ def engine(each_url: sa.URL) -> Iterator[sa.Engine]:
 
 
 @pytest.fixture
-def postgresql_engine(fresh_url: FreshURL) -> Iterator[sa.Engine]:
+def postgresql_engine(postgresql_database_url: sa.URL) -> Iterator[sa.Engine]:
     """An engine of an empty database on PostgreSQL."""
-    url = fresh_url("postgresql")
-    backend = get_backend(url)
-    assert backend is not None
-    backend.create(backend.complete(url), None)
-    yield from _engine(url)
+    yield from _engine(postgresql_database_url)
 
 
 def _engine(url: sa.URL) -> Iterator[sa.Engine]:
@@ -56,7 +51,9 @@ def make(engine: sa.Engine, *tables: sa.Table) -> None:
     tables[0].metadata.create_all(engine)
 
 
-ID = {"primary_key": True}
+def numbered(metadata: sa.MetaData, name: str, *parts: sa.schema.SchemaItem) -> sa.Table:
+    """Return a table whose key is a number that the server makes."""
+    return sa.Table(name, metadata, sa.Column("id", sa.Integer, primary_key=True), *parts)
 
 
 def airports(metadata: sa.MetaData) -> tuple[sa.Table, sa.Table, sa.Table]:
@@ -66,10 +63,9 @@ def airports(metadata: sa.MetaData) -> tuple[sa.Table, sa.Table, sa.Table]:
         sa.Column("code", sa.CHAR(2), primary_key=True),
         sa.Column("name", sa.String(80), nullable=False, unique=True),
     )
-    airport = sa.Table(
-        "airport",
+    airport = numbered(
         metadata,
-        sa.Column("id", sa.Integer, primary_key=True),
+        "airport",
         sa.Column("iata", sa.String(3), unique=True),
         sa.Column("name", sa.String(60), nullable=False),
         sa.Column("country_code", sa.ForeignKey("country.code"), nullable=False),
@@ -122,11 +118,9 @@ def test_references_to_the_own_table(engine: sa.Engine) -> None:
 
 def test_row_that_must_refer_to_its_own_table(engine: sa.Engine) -> None:
     """Where a reference to the own table may not be NULL a row refers to itself."""
-    metadata = sa.MetaData()
-    table = sa.Table(
+    table = numbered(
+        sa.MetaData(),
         "node",
-        metadata,
-        sa.Column("id", sa.Integer, primary_key=True),
         sa.Column("root_id", sa.ForeignKey("node.id"), nullable=False),
     )
     make(engine, table)
@@ -138,17 +132,15 @@ def test_row_that_must_refer_to_its_own_table(engine: sa.Engine) -> None:
 def test_circle_of_tables(engine: sa.Engine) -> None:
     """Two tables that refer to each other are both filled, and both refer."""
     metadata = sa.MetaData()
-    sa.Table(
-        "team",
+    numbered(
         metadata,
-        sa.Column("id", sa.Integer, primary_key=True),
+        "team",
         sa.Column("captain_id", sa.Integer),
         sa.ForeignKeyConstraint(["captain_id"], ["player.id"], use_alter=True, name="captain"),
     )
-    player = sa.Table(
-        "player",
+    player = numbered(
         metadata,
-        sa.Column("id", sa.Integer, primary_key=True),
+        "player",
         sa.Column("team_id", sa.ForeignKey("team.id"), nullable=False),
     )
     make(engine, player)
@@ -159,17 +151,16 @@ def test_circle_of_tables(engine: sa.Engine) -> None:
 def test_composite_reference(engine: sa.Engine) -> None:
     """A reference of several columns finds them in one row, also where another shares a column."""
     metadata = sa.MetaData()
-    sa.Table("tenant", metadata, sa.Column("id", sa.Integer, primary_key=True))
+    numbered(metadata, "tenant")
     sa.Table(
         "customer",
         metadata,
         sa.Column("tenant_id", sa.ForeignKey("tenant.id"), primary_key=True),
         sa.Column("number", sa.Integer, primary_key=True, autoincrement=False),
     )
-    bill = sa.Table(
-        "bill",
+    bill = numbered(
         metadata,
-        sa.Column("id", sa.Integer, primary_key=True),
+        "bill",
         sa.Column("tenant_id", sa.ForeignKey("tenant.id"), nullable=False),
         sa.Column("customer_number", sa.Integer, nullable=False),
         sa.ForeignKeyConstraint(
@@ -185,7 +176,7 @@ def test_composite_reference(engine: sa.Engine) -> None:
 def test_one_to_one(engine: sa.Engine) -> None:
     """A key that is a reference too takes each parent once, and no more rows than parents."""
     metadata = sa.MetaData()
-    parent = sa.Table("parent", metadata, sa.Column("id", sa.Integer, primary_key=True))
+    parent = numbered(metadata, "parent")
     sa.Table("child", metadata, sa.Column("id", sa.ForeignKey("parent.id"), primary_key=True))
     make(engine, parent)
     assert [100, 100] == [table.stored for table in filled(engine).tables]
@@ -193,11 +184,9 @@ def test_one_to_one(engine: sa.Engine) -> None:
 
 def test_few_different_values(engine: sa.Engine) -> None:
     """Where there are not as many different values, there are as many rows as values."""
-    metadata = sa.MetaData()
-    table = sa.Table(
+    table = numbered(
+        sa.MetaData(),
         "switch",
-        metadata,
-        sa.Column("id", sa.Integer, primary_key=True),
         sa.Column("is_on", sa.Boolean, nullable=False, unique=True),
     )
     make(engine, table)
@@ -266,11 +255,9 @@ def test_types_of_postgresql(postgresql_engine: sa.Engine) -> None:
 
 def test_checks_that_are_understood(engine: sa.Engine) -> None:
     """Lists of words and bounds of numbers in a CHECK are kept to."""
-    metadata = sa.MetaData()
-    table = sa.Table(
+    table = numbered(
+        sa.MetaData(),
         "checked",
-        metadata,
-        sa.Column("id", sa.Integer, primary_key=True),
         sa.Column("state", sa.String(10), nullable=False),
         sa.Column("stars", sa.Integer, nullable=False),
         sa.Column("price", sa.Numeric(8, 2), nullable=False),
@@ -287,11 +274,9 @@ def test_checks_that_are_understood(engine: sa.Engine) -> None:
 
 def test_rows_that_a_check_refuses(engine: sa.Engine) -> None:
     """Of rows that a CHECK refuses some, the others are stored, and it is said how many not."""
-    metadata = sa.MetaData()
-    table = sa.Table(
+    table = numbered(
+        sa.MetaData(),
         "odd",
-        metadata,
-        sa.Column("id", sa.Integer, primary_key=True),
         sa.Column("number", sa.Integer, nullable=False),
         sa.CheckConstraint("number % 3 <> 0", name="not_of_three"),
     )
@@ -306,14 +291,13 @@ def test_rows_that_a_check_refuses(engine: sa.Engine) -> None:
 def test_table_that_takes_nothing(engine: sa.Engine) -> None:
     """A table that takes no row is given up, with the reason, and the others are filled."""
     metadata = sa.MetaData()
-    sa.Table(
-        "never",
+    numbered(
         metadata,
-        sa.Column("id", sa.Integer, primary_key=True),
+        "never",
         sa.Column("number", sa.Integer, nullable=False),
         sa.CheckConstraint("number * 0 = 1", name="never_true"),
     )
-    other = sa.Table("other", metadata, sa.Column("id", sa.Integer, primary_key=True))
+    other = numbered(metadata, "other")
     make(engine, other)
     never, second = filled(engine, 1000).tables
     assert (0, 1000) == (never.stored, never.refused)
@@ -380,3 +364,23 @@ def test_type_that_is_not_known(postgresql_engine: sa.Engine) -> None:
     assert 100 == found["shape"].stored
     assert (0, 100) == (found["must"].stored, found["must"].refused)
     assert "line" in str(found["must"].reason)
+
+
+def test_domain_with_a_check(postgresql_engine: sa.Engine) -> None:
+    """The CHECK of a domain is kept to, and its limit is reached."""
+    with postgresql_engine.begin() as connection:
+        connection.exec_driver_sql("CREATE DOMAIN percent AS integer CHECK (VALUE BETWEEN 1 AND 9)")
+        connection.exec_driver_sql("CREATE TABLE part (of percent NOT NULL)")
+    assert 100 == filled(postgresql_engine).stored
+    assert 9 == one(postgresql_engine, "SELECT max(of) FROM part")
+
+
+@pytest.mark.parametrize("each_url", ["mariadb"], indirect=True)
+def test_unsigned(engine: sa.Engine) -> None:
+    """A column without a sign has no negative numbers, but such as one with a sign cannot hold."""
+    kinds = {"a": mysql.INTEGER, "b": mysql.BIGINT, "c": mysql.SMALLINT}
+    columns = [sa.Column(name, kind(unsigned=True)) for name, kind in kinds.items()]
+    make(engine, numbered(sa.MetaData(), "bare", *columns))
+    assert 0 == filled(engine).refused
+    (most,) = all_of(engine, "SELECT max(a), max(b), max(c) FROM bare")
+    assert [True, True, True] == [a >= b for a, b in zip(most, (2**31, 2**63, 2**15), strict=True)]

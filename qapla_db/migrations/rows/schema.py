@@ -9,6 +9,8 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
 
+from qapla_db.query.fields import is_given_by_database
+
 __all__ = ["checks_of", "in_order", "is_generated", "is_nullable", "may_be_null", "reflect"]
 
 _NOT_OURS = sa.text(
@@ -59,7 +61,7 @@ def reflect(connection: Connection) -> sa.MetaData:
 
 def is_generated(column: sa.Column[Any]) -> bool:
     """Tell whether the server makes the values of a column."""
-    if column.computed is not None or column.identity is not None:
+    if is_given_by_database(column) or column.identity is not None:
         return True
     default = column.server_default
     if isinstance(default, sa.DefaultClause) and "nextval(" in str(default.arg):
