@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import socket
 import subprocess
 import sys
+import threading
+import time
 from textwrap import dedent
 from typing import Any
 
@@ -191,6 +194,20 @@ def test_doctor_without_a_server(make_project: MakeProject, cli_of: CliOf) -> No
     assert "does not answer" in text
     assert "psycopg" in text
     assert "hush" not in text
+
+
+def test_doctor_of_a_silent_server(make_project: MakeProject, cli_of: CliOf) -> None:
+    """doctor waits seconds, not minutes, for a server that accepts a connection and is silent."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        limit = threading.Timer(30, server.close)
+        limit.start()
+        port = server.getsockname()[1]
+        cli = cli_of(make_project({"main": f"mariadb://nobody:hush@127.0.0.1:{port}/shop"}))
+        began = time.monotonic()
+        text = cli("doctor", code=1).stdout
+        limit.cancel()
+    assert time.monotonic() - began < 10
+    assert "does not answer" in text
 
 
 # --- lint
