@@ -272,6 +272,17 @@ def test_checks_that_are_understood(engine: sa.Engine) -> None:
     assert [("it's done",), ("new",)] == states
 
 
+def test_bounds_of_floating_point_numbers(engine: sa.Engine) -> None:
+    """Bounds that the server writes with casts are kept to, and nearly reached."""
+    bounds = sa.CheckConstraint("longitude BETWEEN -180 AND 180")
+    column = sa.Column("longitude", sa.Double, nullable=False)
+    make(engine, numbered(sa.MetaData(), "place", column, bounds))
+    assert 0 == filled(engine).refused
+    least, most = all_of(engine, "SELECT min(longitude), max(longitude) FROM place")[0]
+    assert least < -90
+    assert most > 90
+
+
 def test_rows_that_a_check_refuses(engine: sa.Engine) -> None:
     """Of rows that a CHECK refuses some, the others are stored, and it is said how many not."""
     table = numbered(

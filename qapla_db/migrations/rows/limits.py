@@ -17,7 +17,11 @@ __all__ = ["NO_LIMITS", "Limits", "Maker", "each", "limits_of", "of_choices"]
 Maker = Callable[[Sequence[int]], list[Any]]
 """Makes of each number a value."""
 
-_NAME = r"[\"`\[(]*(?P<name>\w+)[\"`\])]*(?:::[\w ]+)?\)*"
+_CAST = re.compile(
+    r"::(?:double precision|character varying|bit varying|\w+(?: with(?:out)? time zone)?)"
+    r"(?:\([\d, ]+\))?(?:\[\])*"
+)
+_NAME = r"[\"`\[(]*(?P<name>\w+)[\"`\])]*"
 _NUMBER = r"[('\s]*(-?\d+(?:\.\d+)?)"
 _IN = re.compile(rf"{_NAME}\s+IN\s*\((?P<list>[^()]*)\)", re.I)
 _ANY = re.compile(rf"{_NAME}\s*=\s*ANY\s*\(+\s*ARRAY\[(?P<list>[^\]]*)\]", re.I)
@@ -25,7 +29,7 @@ _BETWEEN = re.compile(rf"{_NAME}\s+BETWEEN\s+{_NUMBER}[)':\w]*\s+AND\s+{_NUMBER}
 _LENGTH = re.compile(rf"(?:char_)?length\({_NAME}\)*\s*(?P<sign><=|<|=)\s*{_NUMBER}", re.I)
 _AT_MOST = re.compile(rf"(?:char_)?length\({_NAME}\)*\s*<=?\s*{_NUMBER}", re.I)
 _AT_LEAST = re.compile(rf"(?:char_)?length\({_NAME}\)*\s*>=?\s*{_NUMBER}", re.I)
-_NOT_EMPTY = re.compile(rf"{_NAME}\s*(?:<>|!=)\s*''(?:::[\w ]+)?", re.I)
+_NOT_EMPTY = re.compile(rf"{_NAME}\s*(?:<>|!=)\s*''", re.I)
 _COMPARED = re.compile(rf"(?<![\w.(])\(*{_NAME}\s*(?P<sign>>=|<=|>|<)\s*{_NUMBER}", re.I)
 _JSON = re.compile(rf"json_valid\({_NAME}", re.I)
 _ITEM = re.compile(r"'((?:[^'\\]|''|\\.)*)'|(-?\d+)")
@@ -98,7 +102,8 @@ def limits_of(checks: Iterable[str], names: Iterable[str] = ()) -> dict[str, Lim
     """
     found: dict[str, Limits] = {}
     names = list(names)
-    for check in checks:
+    for condition in checks:
+        check = _CAST.sub("", condition)
         for name in _named(check, names):
             found[name] = replace(found.get(name, NO_LIMITS), is_tame=True)
         if re.search(r"\bOR\b|\bNOT\b(?!\s+NULL)|\bCASE\b", check, re.I):

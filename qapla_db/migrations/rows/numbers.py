@@ -53,8 +53,8 @@ def float_maker(kind: sa.Float[Any], name: str, limits: Limits) -> Maker:
 
     def real(number: int) -> float:
         value = number / 16 % size if size else 0.0  # sixteenths are exact in every precision
-        if number % 10 == _LARGE and limits.high is None:
-            return low + large + value
+        if number % 10 == _LARGE:
+            return low + large + value if limits.high is None else high - value
         if number % 10 == _NEGATIVE and has_negative:
             return min(-value, high)
         return low + value

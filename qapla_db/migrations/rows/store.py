@@ -15,7 +15,8 @@ from qapla_db.migrations.rows.table import Row
 
 __all__ = ["Store"]
 
-_WORTH_COPYING = 50
+_WORTH_COPYING = 2
+"""Rows; and a COPY that is refused leaves no line of the driver's log, as a pipeline does."""
 _HOPELESS = 200
 """Rows refused with none taken, after which a table is given up."""
 
@@ -75,7 +76,7 @@ class Store:
                 self._connection.execute(self._table.insert().values())
             return
         given = [dict(zip(names, row, strict=True)) for row in rows]
-        self._connection.execute(self._table.insert(), given)
+        self._connection.execute(self._table.insert(), given if len(given) > 1 else given[0])
 
     def _copy(self, rows: Sequence[Row]) -> None:
         columns = [
