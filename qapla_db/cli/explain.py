@@ -170,9 +170,11 @@ def _cannot_locate(database: Database, revision: str, asked: str | None) -> Migr
     if where is None and asked is not None and revision in asked:
         names = ", ".join(database.host.dbs)
         where = f"'qapla-db history {database.name}' lists what there is (databases: {names})"
-    return MigrationError(
-        f"{problem}. {where or 'Bring the file back, or stamp the revision that the schema has'}"
+    stamp = (
+        "Bring the file back, or note the revision that the schema has: "
+        f"qapla-db stamp {database.name} REVISION --purge"
     )
+    return MigrationError(f"{problem}. {where or stamp}")
 
 
 def _missing_file(directory: Path, revision: str, name: str) -> MigrationError:

@@ -55,7 +55,14 @@ def downgrade(choice: Choice, words: NamesAndRevision = None, everything: All = 
             run(database, revision, report=say)
 
 
-def stamp(choice: Choice, words: NamesAndRevision = None, everything: All = False) -> None:
+def stamp(
+    choice: Choice,
+    words: NamesAndRevision = None,
+    everything: All = False,
+    purge: Annotated[
+        bool, typer.Option("--purge", help="Forget first where they are: no file may have it.")
+    ] = False,
+) -> None:
     """Note that databases are at a revision, head if none is named, and run nothing."""
     from alembic import command
 
@@ -65,7 +72,7 @@ def stamp(choice: Choice, words: NamesAndRevision = None, everything: All = Fals
     revision = one_revision(others, "head")
     for database in databases:
         refuse_missing(database)
-        _alembic(database, lambda config: command.stamp(config, revision), revision)
+        _alembic(database, partial(command.stamp, revision=revision, purge=purge), revision)
 
 
 def sql(choice: Choice, words: NamesAndRevision = None, everything: All = False) -> None:

@@ -344,7 +344,12 @@ def test_lost_revision(two: Project, cli_of: CliOf) -> None:
     (two.directory("main") / "versions" / "a2_.py").unlink()
     line = cli.error("upgrade", "main")
     assert "is at the revision 'a2', which no file in" in line
-    assert "stamp" in line
+    assert "qapla-db stamp main REVISION --purge" in line
+    cli.error("stamp", "main", "a1")
+    assert "main: base -> a1 (stamped)\n" == cli("stamp", "main", "a1", "--purge").stdout
+    assert "nothing to do, at a1" in cli("upgrade", "main").stdout
+    cli("stamp", "main", "base", "--purge")
+    assert "main: base\n" == cli("current", "main").stdout
 
 
 # --- other errors
