@@ -33,9 +33,10 @@
     │   ├── MigrationLockTimeout
     │   ├── MigrationIncomplete
     │   └── RecordMismatch
-    └── SandboxError
-        ├── SandboxConflict
-        └── SandboxBroken
+    ├── SandboxError
+    │   ├── SandboxConflict
+    │   └── SandboxBroken
+    └── UnexpectedQueries (AssertionError)
 
 A message names the database, the setting or argument at fault and the next
 step. No message carries a password.
@@ -77,6 +78,7 @@ __all__ = [
     "SettingMissing",
     "SettingsModuleMissing",
     "TransactionFailed",
+    "UnexpectedQueries",
     "UnknownDatabase",
     "UnknownField",
     "Unsupported",
@@ -313,3 +315,7 @@ class SandboxConflict(SandboxError):
 
 class SandboxBroken(SandboxError):
     """Something ended the outer transaction of a test behind the sandbox."""
+
+
+class UnexpectedQueries(QaplaError, AssertionError):
+    """A block of a test sent other statements than it said."""

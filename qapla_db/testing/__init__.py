@@ -1,27 +1,34 @@
-"""Tests: a sandbox for every database, and the base class of test classes.
+"""Tests: a sandbox for every database, the base class of test classes, counts of statements.
 
-Both names are loaded on first use, so that a run of pytest that has this
+The names are loaded on first use, so that a run of pytest that has this
 package installed, and does not use it, imports nothing of it.
 """
 
 from __future__ import annotations
 
 import sys
+from importlib import import_module
 from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from qapla_db.testing.fixture import BaseApplicationFixture as BaseApplicationFixture
+    from qapla_db.testing.queries import assert_queries as assert_queries
+    from qapla_db.testing.queries import no_lazy_loads as no_lazy_loads
     from qapla_db.testing.sandbox import sandbox as sandbox
 
-__all__ = ["BaseApplicationFixture", "sandbox"]
+__all__ = ["BaseApplicationFixture", "assert_queries", "no_lazy_loads", "sandbox"]
+
+_MODULES = {
+    "BaseApplicationFixture": "fixture",
+    "assert_queries": "queries",
+    "no_lazy_loads": "queries",
+}
 
 
 def __getattr__(name: str) -> Any:
-    if name == "BaseApplicationFixture":
-        from qapla_db.testing.fixture import BaseApplicationFixture
-
-        return BaseApplicationFixture
+    if name in _MODULES:
+        return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 

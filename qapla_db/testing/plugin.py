@@ -6,12 +6,68 @@ Nothing happens in a run that does not use it: not even SQLAlchemy is imported.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 if TYPE_CHECKING:
     from qapla_db.testing.fixture import TestRun
+
+SHOWN = 10
+"""Tests in the summary, unless another number is asked for."""
+
+_PROPERTY = "qapla_db_queries"
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Add ``--db-queries``."""
+    parser.getgroup("qapla_db").addoption(
+        "--db-queries",
+        nargs="?",
+        const=SHOWN,
+        type=int,
+        metavar="N",
+        help="show the N tests that sent the most statements to databases (default: 10)",
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Count statements where it is asked for."""
+    count = config.getoption("--db-queries")
+    if count is not None:
+        config.pluginmanager.register(_Summary(count), _PROPERTY)
+
+
+class _Summary:
+    """Counts the statements of each test, and shows the greatest counts.
+
+    A test's count travels in its report, so that of a worker of pytest-xdist arrives too.
+    """
+
+    def __init__(self, count: int) -> None:
+        self._count = count
+        self._counts: dict[str, int] = {}
+
+    @pytest.hookimpl(wrapper=True)
+    def pytest_runtest_call(self, item: pytest.Item) -> Iterator[None]:
+        from qapla_db.testing.queries import recorded
+
+        with recorded() as queries:
+            try:
+                return (yield)
+            finally:
+                item.user_properties.append((_PROPERTY, len(queries)))
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        if report.when == "call":
+            self._counts[report.nodeid] = int(dict(report.user_properties).get(_PROPERTY, 0))  # type: ignore[call-overload]
+
+    def pytest_terminal_summary(self, terminalreporter: Any) -> None:
+        most = sorted(self._counts.items(), key=lambda one: -one[1])[: self._count]
+        terminalreporter.section("most statements to databases")
+        for nodeid, count in most:
+            if count:
+                terminalreporter.write_line(f"{count:6} {nodeid}")
 
 
 @pytest.fixture(scope="session")
