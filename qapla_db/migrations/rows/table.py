@@ -126,11 +126,16 @@ class Draw:
             if name in self._single:
                 values = self._makers[name](range(first, first + count))
             else:
-                values = self._rng.choices(self._makers[name](range(_SPREAD)), k=count)
+                values = self._spread_values(self._makers[name], count)
             drawn[name] = self._with_nulls(values) if is_nullable(column) else values
         for name, own in self._own.items():
             drawn[name] = drawn[own]
         return drawn
+
+    def _spread_values(self, maker: Maker, count: int) -> list[Any]:
+        if count >= _SPREAD:
+            return self._rng.choices(maker(range(_SPREAD)), k=count)
+        return maker(self._rng.choices(range(_SPREAD), k=count))  # no more than are needed
 
     def _with_nulls(self, values: list[Any]) -> list[Any]:
         chance = self._rng.random
