@@ -182,25 +182,26 @@ ANEW = [
 @pytest.mark.parametrize(
     ("up", "found"),
     [
-        (["DROP VIEW seen"], ["view seen is missing"]),
-        (["DROP TRIGGER touched"], ["thing: table thing: trigger touched is missing"]),
+        (["DROP VIEW seen"], "view seen is missing"),
+        (["DROP TRIGGER touched"], "thing: table thing: trigger touched is missing"),
         (
             [ANEW[0].format("AUTOINCREMENT"), *ANEW[1:], ON_SQLITE[1]],
-            ["thing: table thing: trigger touched is missing"],
+            "thing: table thing: trigger touched is missing",
         ),
         (
             [ANEW[0].format(""), *ANEW[1:], *ON_SQLITE[1:]],
-            ["thing: table thing: next value of AUTOINCREMENT is missing"],
+            "thing: table thing: next value of AUTOINCREMENT is missing",
         ),
         (
             [ANEW[0].format("AUTOINCREMENT").replace("< 1", "< 2"), *ANEW[1:], *ON_SQLITE[1:]],
-            ["thing: table thing: check small was n < 1000000000, and is n < 2000000000"],
+            "thing: table thing: check small was n < 1000000000",
         ),
     ],
 )
-def test_objects_of_sqlite(project: Project, up: list[str], found: list[str]) -> None:
+def test_objects_of_sqlite(project: Project, up: list[str], found: str) -> None:
     """The same of SQLite's views, triggers, CHECKs and AUTOINCREMENT."""
-    assert found == messages(rehearsed(project, ON_SQLITE, up, []))
+    (message,) = messages(rehearsed(project, ON_SQLITE, up, []))
+    assert message.startswith(found)
 
 
 @only_sqlite
