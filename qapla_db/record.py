@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
@@ -34,6 +34,8 @@ __all__ = [
     "recorded_as",
     "refuse_recorded",
     "rewrite_record",
+    "sharing",
+    "usual_version_table",
 ]
 
 _TESTS = "tests"
@@ -52,6 +54,9 @@ class Registered(HasSettings, Protocol):
 
     @property
     def host(self) -> Any: ...
+
+
+D = TypeVar("D", bound=Registered)
 
 
 def record_of(
@@ -77,6 +82,28 @@ def check_record(
     :raises RecordMismatch: its record has another name or another environment.
     """
     RecordTable(version_table, schema).check(connection, settings)
+
+
+def usual_version_table(database: Registered) -> str:
+    """Return the usual name of a database's version table.
+
+    It is ``alembic_version``. Of several names that lead to one database the
+    one that was registered first has it, the others have
+    ``alembic_version_<name>``: so a database that was alone keeps its table
+    when another name is registered after it.
+    """
+    if sharing(database)[0] is database:
+        return VERSION_TABLE
+    return f"{VERSION_TABLE}_{database.settings.name}"
+
+
+def sharing(database: D) -> list[D]:
+    """Return the registered databases that are this one on its server, itself included."""
+    settings = database.settings
+    if settings.backend.is_volatile(settings.url):
+        return [database]
+    registered = database.host.dbs.values()
+    return [one for one in registered if settings.is_same_database(one.settings)] or [database]
 
 
 def is_production(database: HasSettings) -> bool:
@@ -113,7 +140,7 @@ def rewrite_record(database: Registered, *, confirm: str, version_table: str | N
     settings = database.settings
     where = f"the record of the database {settings.name!r} at {settings.address}"
     environment = settings.environment.strip()
-    wanted = version_table or _version_table(database)
+    wanted = version_table or usual_version_table(database)
     with connected(settings) as connection, connection.begin():
         found = [
             (table, one) for table in tables_in(connection) for one in records_in(connection, table)
@@ -133,15 +160,6 @@ def rewrite_record(database: Registered, *, confirm: str, version_table: str | N
                 raise Refused(
                     f"{where} is not changed: its user may not change the rows of {table.fullname}"
                 )
-
-
-def _version_table(database: Registered) -> str:
-    """Return the usual version table of a database, as ``env.py`` chooses it."""
-    settings = database.settings
-    names = [
-        one.name for one in database.host.dbs.values() if one.settings.identity == settings.identity
-    ]
-    return VERSION_TABLE if settings.name in names[:1] else f"{VERSION_TABLE}_{settings.name}"
 
 
 def _other_than(confirm: str, where: str, wanted: str, records: list[Record]) -> str:

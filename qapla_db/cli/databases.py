@@ -150,7 +150,7 @@ def _refuse_other_names(yes: list[str], databases: list[Database]) -> None:
 
 
 def _tell_other_names(database: Database) -> None:
-    from qapla_db.migrations.environment import sharing
+    from qapla_db.record import sharing
 
     others = [one.name for one in sharing(database) if one is not database]
     if others:

@@ -23,7 +23,7 @@ from alembic.util import CommandError
 from qapla_db.database import Database
 from qapla_db.errors import MigrationError, QaplaError
 from qapla_db.migrations.directory import COMPLETED, nothing_done
-from qapla_db.migrations.environment import sharing
+from qapla_db.record import sharing
 
 __all__ = ["current", "downgrade", "migrate", "recreate", "run_alembic"]
 

@@ -47,11 +47,10 @@ from qapla_db.migrations.preparing import asked_for_tests, prepare
 from qapla_db.migrations.recording import Recording
 from qapla_db.migrations.renames import refuse_unhandled
 from qapla_db.migrations.runner import Runner
-from qapla_db.record import RecordTable
-from qapla_db.record_table import VERSION_TABLE
+from qapla_db.record import RecordTable, usual_version_table
 from qapla_db.registry import Host
 
-__all__ = ["DIRECTIVES", "MODELS", "OPTIONS", "AlembicEnv", "sharing", "version_table"]
+__all__ = ["DIRECTIVES", "MODELS", "OPTIONS", "AlembicEnv"]
 
 MODELS = "qapla_db.models"
 """Key in ``config.attributes``: a list that gets the metadata, and nothing else is done."""
@@ -237,7 +236,7 @@ class AlembicEnv:
         sqlite = dialect == "sqlite"
         options: dict[str, Any] = {
             "target_metadata": metadata[0] if len(metadata) == 1 else metadata,
-            "version_table": version_table(database),
+            "version_table": usual_version_table(database),
             "include_schemas": any(schema for schema in self.tables.schemas),
             "compare_type": True,
             "compare_server_default": dialect in ("postgresql", "sqlite"),
@@ -285,25 +284,3 @@ def _say(line: str) -> None:
     config.print_stdout(line)
     with suppress(OSError):  # as print_stdout: nobody reads any more
         config.stdout.flush()  # into a pipe it would come only at the end
-
-
-def version_table(database: Database) -> str:
-    """Return the name of a database's version table.
-
-    It is ``alembic_version``. Of several names that lead to one database the
-    one that was registered first has it, the others have
-    ``alembic_version_<name>``: so a database that was alone keeps its table
-    when another name is registered after it.
-    """
-    if sharing(database)[0] is database:
-        return VERSION_TABLE
-    return f"{VERSION_TABLE}_{database.name}"
-
-
-def sharing(database: Database) -> list[Database]:
-    """Return the registered databases that are this one on its server, itself included."""
-    settings = database.settings
-    if settings.backend.is_volatile(settings.url):
-        return [database]
-    registered = database.host.dbs.values()
-    return [one for one in registered if settings.is_same_database(one.settings)] or [database]

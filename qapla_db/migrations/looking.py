@@ -21,7 +21,7 @@ from qapla_db.migrations.environment import OPTIONS
 from qapla_db.migrations.lock import lock_holder, protected
 from qapla_db.record import Record, RecordTable
 
-__all__ = ["Seen", "expect_present", "look_at", "probe", "record_table", "version_table_of"]
+__all__ = ["Look", "expect_present", "look_at", "probe", "record_table", "version_table_of"]
 
 _SILENCE = 3
 """Seconds for which a server that has accepted a connection may say nothing."""
@@ -34,7 +34,7 @@ _PATIENCE = {
 
 
 @dataclass
-class Seen:
+class Look:
     """What was seen of a database while it was connected."""
 
     current: tuple[str, ...] = ()
@@ -80,13 +80,13 @@ def _access(database: Database) -> Access:
     return Access(settings.connect_args, settings.name, settings.source)
 
 
-def look_at(database: Database) -> Seen:
+def look_at(database: Database) -> Look:
     """Return what a database that answers says; nothing is written.
 
     :raises MigrationError: its migrations directory is not right.
     :raises ServerError: it cannot be reached.
     """
-    found = Seen()
+    found = Look()
 
     def look(heads: tuple[str, ...], context: MigrationContext) -> list[Any]:
         connection = context.connection

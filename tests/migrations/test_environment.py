@@ -24,7 +24,7 @@ from qapla_db.errors import (
 )
 from qapla_db.migrations import current, migrate
 from qapla_db.migrations.command_error import as_command_error
-from qapla_db.migrations.environment import version_table
+from qapla_db.record import usual_version_table
 from tests.conftest import FreshURL
 from tests.migrations.conftest import MakeProject
 from tests.migrations.project import Project, rows, tables
@@ -271,9 +271,9 @@ def test_version_table_of_who_was_alone(fresh_url: FreshURL) -> None:
     url = fresh_url("sqlite")
     alone = make_application({"main": url})
     shared = make_application({"main": url, "audit": url, "third": fresh_url("sqlite")})
-    assert "alembic_version" == version_table(alone.dbs["main"])
+    assert "alembic_version" == usual_version_table(alone.dbs["main"])
     assert ["alembic_version", "alembic_version_audit", "alembic_version"] == [
-        version_table(database) for database in shared.dbs.values()
+        usual_version_table(database) for database in shared.dbs.values()
     ]
 
 
@@ -387,4 +387,4 @@ def test_wrong_password(make_project: MakeProject, mariadb_url: sa.URL) -> None:
 def test_database_alone() -> None:
     """A database that was never prepared has no version table to name."""
     with pytest.raises(NotPrepared):
-        version_table(Database("main"))
+        usual_version_table(Database("main"))
