@@ -13,7 +13,7 @@ from sqlalchemy.orm import Mapper
 from sqlalchemy.sql.elements import ClauseElement
 
 from qapla_db.errors import InvalidRow, Misuse, UnknownField
-from qapla_db.query.fields import mapper_of
+from qapla_db.query.fields import is_given_by_database, mapper_of
 from qapla_db.query.grouping import KeyOrder, places
 from qapla_db.query.keys import table_of
 
@@ -83,7 +83,9 @@ class Shape:
         self._mapper = mapper
         self._exact = exact or dialect is None
         self._known = frozenset(self.columns)
-        self._given_by_database = frozenset(filter(self._is_given, self.columns))
+        self._given_by_database = frozenset(
+            field for field, column in self.columns.items() if is_given_by_database(column)
+        )
         self._fillers = {} if dialect is None else self._make_fillers(dialect)
         refers = _refers_to_itself(self.table)
         self._is_free = not (exact or ordered) and not refers
@@ -201,10 +203,6 @@ class Shape:
             and (value is not None or self.columns[name].type.should_evaluate_none)
         }
         return {**_constants(mapper, self.fields), **row}
-
-    def _is_given(self, field: str) -> bool:
-        column = self.columns[field]
-        return column.computed is not None or bool(column.identity and column.identity.always)
 
     def _refuse(self, block: Sequence[Row], numbers: range) -> None:
         for row, number in zip(block, numbers, strict=True):
