@@ -83,7 +83,7 @@ def find(app: str | None, settings_path: str | None) -> Found:
     :param settings_path: directory of a ``settings.py`` with ``DB_CONFIG``.
     :raises WrongUsage: nothing is said, or what is said does not lead to an application.
     """
-    here = Path.cwd()
+    here = _working_directory()
     if app is not None and settings_path is not None:
         raise WrongUsage("-A names an application and --settings_path does without; use one")
     if settings_path is not None:
@@ -117,6 +117,13 @@ def prepare(found: Found, endpoint: str) -> None:
             f"and this command needs it for {endpoint!r}; name a module that only makes the "
             "application and leaves run_*() to others"
         )
+
+
+def _working_directory() -> Path:
+    try:
+        return Path.cwd()
+    except FileNotFoundError:
+        raise WrongUsage("the working directory was deleted; change to one that is there") from None
 
 
 def _in_pyproject(path: Path) -> str | None:
@@ -188,7 +195,7 @@ def _call(value: Any, text: str, origin: str) -> Any:
             raise WrongUsage(
                 f"{origin} says {text!r}, which cannot be called without arguments: {error}"
             ) from None
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise _failed(f"calling {text!r} ({origin})", error) from error
     if not _is_host(made):
         kind = type(value if made is None else made).__name__

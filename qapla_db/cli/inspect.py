@@ -5,7 +5,9 @@ from __future__ import annotations
 import sys
 from collections.abc import Callable
 from types import ModuleType
-from typing import Any
+from typing import Any, NoReturn
+
+import typer
 
 from qapla_db.cli.options import All, Choice, Names
 from qapla_db.cli.output import on_terminal, say
@@ -70,12 +72,25 @@ def _interact(names: dict[str, Any], greeting: str) -> None:
     try:
         from IPython import start_ipython  # type: ignore[import-not-found, unused-ignore]
     except ImportError:
-        import code
-
-        banner = f"Python {sys.version.split()[0]}\n{greeting}"
-        code.interact(banner=banner if on_terminal() else "", local=names, exitmsg="")
+        pass  # outside of the block, lest every traceback of the user begins with this one
+    else:
+        start_ipython(argv=["--no-banner"], user_ns=names)
         return
-    start_ipython(argv=["--no-banner"], user_ns=names)
+    import code
+
+    banner = f"Python {sys.version.split()[0]}\n{greeting}"
+    try:
+        code.interact(banner=banner if on_terminal() else "", local=names, exitmsg="")
+    except SystemExit as error:  # exit() was called
+        _end_with(error.code)
+
+
+def _end_with(code: str | int | None) -> NoReturn:
+    """End the program as Python does with the code of a ``SystemExit``."""
+    if isinstance(code, str):
+        say(code, err=True)
+        code = 1
+    raise typer.Exit(code or 0)
 
 
 COMMANDS: dict[str, Callable[..., None]] = {"diagram": diagram, "shell": shell}

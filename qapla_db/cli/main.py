@@ -45,7 +45,8 @@ class Commands(typer.core.TyperGroup):
             if sys.stderr is not None and sys.stderr.isatty():
                 say(err=True)  # the shell goes on in a line of its own
             raise
-        except Exception as error:
+        except (Exception, SystemExit) as error:
+            # whatever code a module of the project ends with: the command has not done its work
             print_error(error, debug=isinstance(ctx.obj, Choice) and ctx.obj.debug)
             raise typer.Exit(_WRONG_USAGE if isinstance(error, WrongUsage) else _ERROR) from None
 
@@ -55,11 +56,20 @@ class Command(typer.core.TyperCommand):
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         end = args.index("--") if "--" in args else len(args)
-        steps = [one for one in args[:end] if _STEPS.fullmatch(one)]
+        rest: list[str] = []
+        steps: list[str] = []
+        for one in args[:end]:
+            is_value = bool(rest) and rest[-1] in self._before_a_value
+            (steps if _STEPS.fullmatch(one) and not is_value else rest).append(one)
         if steps:
-            rest = [one for one in args[:end] if one not in steps]
             args = [*rest, "--", *steps, *args[end + 1 :]]
         return super().parse_args(ctx, args)
+
+    @property
+    def _before_a_value(self) -> set[str]:
+        """The options that take the word behind them."""
+        options = (one for one in self.params if not getattr(one, "is_flag", True))
+        return {name for one in options for name in one.opts}
 
 
 app = typer.Typer(

@@ -161,6 +161,11 @@ def one_revision(others: list[str], default: str | None) -> str:
             f"{', '.join(map(repr, others))}: one revision at most; the others are no names of "
             "databases"
         )
+    if others and not others[0].strip():
+        raise WrongUsage(
+            "the revision is empty, as a variable of the shell that is not set; write its id, "
+            "head or base"
+        )
     if not others and default is None:
         raise WrongUsage("which revision? Write its id, base, or how many to go: -1")
     return others[0] if others else str(default)

@@ -174,6 +174,8 @@ def _message(error: BaseException) -> str:
         return f"{error.filename}: {error.strerror}. Look who owns it, or use another directory"
     text = " ".join(str(error).split())
     kind = type(error).__name__
+    if isinstance(error, SystemExit):
+        return f"the project's code ends the program ({kind}: {text}){_place(error)}"
     return f"{kind}: {text}{_place(error)}" if text else f"{kind}{_place(error)}"
 
 

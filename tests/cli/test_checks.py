@@ -104,7 +104,7 @@ def test_plan_shows_locks(
     assert "locks airport: ACCESS EXCLUSIVE, blocks" in cli("plan").stdout
 
 
-@pytest.mark.parametrize("start", [[], ["--from", "a1"], ["--from", "base"]])
+@pytest.mark.parametrize("start", [[], ["--from", "a1"], ["--from", "-1"], ["--from", "-2"]])
 def test_rehearse(project: Project, cli: Cli, each_url: sa.URL, start: list[str]) -> None:
     """rehearse is 0 where an upgrade loses nothing; the real database is not touched."""
     two_steps(project)
@@ -121,4 +121,5 @@ def test_rehearse_finds(project: Project, cli: Cli) -> None:
     assert "FOUND lost table" in cli("rehearse", "--rows", "5", code=1).stdout
     (found,) = cli.json("rehearse", "--rows", "5", codes=(1,))
     assert not found["ok"]
-    assert "'nope'" in cli.error("rehearse", "--from", "nope")
+    for start in ("nope", "-9", ""):
+        assert repr(start) in cli.error("rehearse", "--from", start)

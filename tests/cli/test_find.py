@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import sys
 from pathlib import Path
 
 import pytest
@@ -33,6 +35,9 @@ SHOP = """
 
     def make_none():
         raise LookupError("out of shops")
+
+    def make_an_end():
+        raise SystemExit(0)
 
     number = 42
 """
@@ -150,11 +155,37 @@ def test_module_that_fails(files: Files, body: str, said: str) -> None:
     assert "broken.py" in line
 
 
-def test_factory_that_fails(shop: Cli) -> None:
+@pytest.mark.parametrize(
+    ("factory", "said"),
+    [("make_none", "LookupError: out of shops"), ("make_an_end", "SystemExit: 0")],
+)
+def test_factory_that_fails(shop: Cli, factory: str, said: str) -> None:
     """A function that makes the application and fails is named, with the line."""
-    line = shop.error("current", "-A", "shop.app:make_none")
-    assert "calling 'shop.app:make_none' (-A) failed: LookupError: out of shops" in line
+    line = shop.error("current", "-A", f"shop.app:{factory}")
+    assert f"calling 'shop.app:{factory}' (-A) failed: {said}" in line
     assert "app.py, line" in line
+
+
+def test_settings_that_end_the_program(shop: Cli) -> None:
+    """Settings that end the program with code 0 are no success of the command."""
+    settings = shop.root / "shop/settings/default.py"
+    settings.write_text("def make_settings(settings, paths): raise SystemExit(0)")
+    line = shop.error("create", "-A", "shop.app:app")
+    assert "the project's code ends the program (SystemExit: 0)" in line
+    assert "default.py, line 1" in line
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no directory that is in use is deleted")
+def test_deleted_directory(tmp_path: Path) -> None:
+    """In a directory that was deleted meanwhile the command says so."""
+    here = tmp_path / "gone"
+    here.mkdir()
+    with contextlib.chdir(here):
+        here.rmdir()
+        result = CliRunner().invoke(app, ["status"], prog_name="qapla-db")
+        os.chdir(tmp_path)
+    assert 2 == result.exit_code
+    assert "error: the working directory was deleted" in result.stderr
 
 
 def test_prepared_for_another(files: Files) -> None:

@@ -144,6 +144,25 @@ def test_shell(files: Files) -> None:
     assert 0 == done.returncode
 
 
+@pytest.mark.parametrize(
+    ("line", "code"), [("exit()", 0), ("exit(4)", 4), ("raise SystemExit('bye')", 1), ("1 / 0", 0)]
+)
+def test_end_of_shell(files: Files, line: str, code: int) -> None:
+    """The shell ends as Python does, and shows the errors of what was typed and no others."""
+    newcomer(files, "main")
+    done = subprocess.run(
+        [sys.executable, "-W", "error", "-m", "qapla_db", "shell"],
+        cwd=files.root,
+        input=f"{line}\n",
+        capture_output=True,
+        text=True,
+        timeout=WAIT,
+    )
+    assert code == done.returncode
+    assert "error:" not in done.stderr
+    assert "ModuleNotFoundError" not in done.stderr
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="no pseudo-terminals")
 def test_shell_on_a_terminal(files: Files) -> None:
     """On a terminal shell says what is there, and works without any migrations."""

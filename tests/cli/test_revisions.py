@@ -43,6 +43,14 @@ def test_steps_forward(project: Project, cli: Cli) -> None:
     assert "main: a1\n" == cli("current").stdout
 
 
+def test_a_number_is_a_value(project: Project, cli: Cli) -> None:
+    """Behind an option that takes a value -1 is that value, elsewhere it is a revision."""
+    two_steps(project)
+    cli("merge", "-m", "-1")
+    cli("revision", "--empty", "-m", "-1")
+    assert "-1" == cli.json("history")[0]["message"]
+
+
 def test_heads_and_history(project: Project, cli: Cli) -> None:
     """heads and history list the revisions without a server, for people and for machines."""
     two_steps(project)

@@ -197,6 +197,7 @@ def test_names_and_revision(two: Cli) -> None:
     )
     assert "one revision at most" in two.error("upgrade", "main", "x", "y", code=2)
     assert "which revision?" in two.error("downgrade", "main", code=2)
+    assert "the revision is empty" in two.error("upgrade", "main", "", code=2)
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no sh")

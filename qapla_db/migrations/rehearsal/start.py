@@ -44,13 +44,16 @@ def find_start(database: Database, script: ScriptDirectory, start: str | None) -
     if start == "base":
         return ()
     try:
-        found = script.get_revisions(start)
+        # of "-1" it may return the text "base" instead of a file, and None before that
+        found: tuple[Script | str | None, ...] = script.get_revisions(start) if start else (None,)
+        if None in found:
+            raise CommandError("there is no such revision")
     except CommandError as error:
         raise InvalidArgument(
             f"a rehearsal of {database.name!r} cannot start from {start!r}: {error}. Name a "
             f"revision of {script.dir}, {DEPLOYED!r} or '{GIT}BRANCH'"
         ) from error
-    return tuple(one.revision for one in found if one is not None)
+    return tuple(one.revision for one in found if isinstance(one, Script))
 
 
 def _usual_start(database: Database, script: ScriptDirectory) -> tuple[str, ...]:
