@@ -36,6 +36,7 @@
     ├── SandboxError
     │   ├── SandboxConflict
     │   └── SandboxBroken
+    ├── Leak (AssertionError)
     └── UnexpectedQueries (AssertionError)
 
 A message names the database, the setting or argument at fault and the next
@@ -55,6 +56,7 @@ __all__ = [
     "InvalidArgument",
     "InvalidRow",
     "InvalidToken",
+    "Leak",
     "LifecycleError",
     "MigrationError",
     "MigrationIncomplete",
@@ -315,6 +317,10 @@ class SandboxConflict(SandboxError):
 
 class SandboxBroken(SandboxError):
     """Something ended the outer transaction of a test behind the sandbox."""
+
+
+class Leak(QaplaError, AssertionError):
+    """A test left connections checked out, or threads running."""
 
 
 class UnexpectedQueries(QaplaError, AssertionError):

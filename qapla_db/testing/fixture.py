@@ -13,6 +13,7 @@ from qapla_db.errors import AlreadyPrepared, Misuse
 from qapla_db.migrations.commands import recreate
 from qapla_db.registry import Databases
 from qapla_db.session import Session
+from qapla_db.testing.leaks import Watch
 from qapla_db.testing.sandbox import sandbox
 
 __all__ = ["BaseApplicationFixture", "TestRun"]
@@ -41,6 +42,9 @@ class BaseApplicationFixture:
 
     DATABASE_KEY: ClassVar[str] = "main"
     """Name of the database of ``dbsession``."""
+
+    ALLOWED_THREADS: ClassVar[tuple[str, ...]] = ()
+    """Beginnings of the names of threads that a test may leave running."""
 
     @classmethod
     def make_application(cls) -> DatabaseApplication:
@@ -77,10 +81,17 @@ class BaseApplicationFixture:
         return qapla_db_run.prepare(cls.make_application())
 
     @pytest.fixture(autouse=True)
-    def _qapla_db_sandbox(self, application: DatabaseApplication) -> Iterator[None]:
+    def _qapla_db_sandbox(
+        self, application: DatabaseApplication, qapla_db_run: TestRun
+    ) -> Iterator[None]:
+        databases = application.dbs.values()
         with ExitStack() as stack:
-            for database in application.dbs.values():
+            for database in databases:
                 stack.enter_context(sandbox(database))
+            # in the sandboxes, whose end cuts off the connections that are left
+            stack.enter_context(
+                qapla_db_run.watch.nothing_left(databases, allowed_threads=self.ALLOWED_THREADS)
+            )
             yield
 
     @pytest.fixture
@@ -112,6 +123,7 @@ class TestRun:
 
     def __init__(self) -> None:
         self._prepared: dict[DatabaseApplication, Exception | None] = {}
+        self.watch = Watch()
 
     def prepare(self, application: DatabaseApplication) -> DatabaseApplication:
         """Prepare an application for tests and make its databases anew, at the first call.
@@ -132,6 +144,7 @@ class TestRun:
     def close(self) -> None:
         """Close every application."""
         with ExitStack() as stack:
+            stack.callback(self.watch.close)
             for application in self._prepared:
                 stack.callback(application.close)
 

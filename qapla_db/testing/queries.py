@@ -2,17 +2,12 @@
 
 from __future__ import annotations
 
-import os
 import re
-import sys
-import sysconfig
 import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
-from pathlib import Path
-from types import FrameType
 from typing import Any
 
 from sqlalchemy import event
@@ -20,21 +15,13 @@ from sqlalchemy.engine import Connection, Engine
 from sqlalchemy.orm import ORMExecuteState, Session
 
 from qapla_db.errors import Misuse, UnexpectedQueries
+from qapla_db.testing.places import place
 from qapla_db.testing.statements import parse
 
 __all__ = ["Queries", "Query", "assert_queries", "no_lazy_loads", "recorded"]
 
 SHOWN = 30
 """Statements that a message shows."""
-
-_LIBRARIES = (
-    *(sysconfig.get_path(one) + os.sep for one in ("stdlib", "platstdlib", "purelib", "platlib")),
-    str(Path(__file__).parents[1]) + os.sep,
-    "<frozen ",
-    "<sqlalchemy ",
-    "<string>",
-)
-"""Where the files of those begin whose lines nobody looks for."""
 
 _TRANSACTIONS = re.compile(
     r"\s*(?:begin|start\s+transaction|set\s+(?:session\s+)?transaction|commit|rollback)\b",
@@ -193,13 +180,3 @@ def _lazily_loaded(state: ORMExecuteState) -> str | None:
 @lru_cache(maxsize=1024)
 def _is_of_transactions(sql: str) -> bool:
     return parse(sql).kind.is_nesting or bool(_TRANSACTIONS.match(sql))
-
-
-def place() -> str:
-    """Return ``file:line in function`` of the innermost frame that is no library's."""
-    frame: FrameType | None = sys._getframe(1)
-    while frame is not None and frame.f_code.co_filename.startswith(_LIBRARIES):
-        frame = frame.f_back
-    if frame is None:
-        return "code that is not known"
-    return f"{frame.f_code.co_filename}:{frame.f_lineno} in {frame.f_code.co_name}"

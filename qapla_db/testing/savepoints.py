@@ -8,7 +8,6 @@ before its next statement.
 from __future__ import annotations
 
 import itertools
-import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -16,10 +15,9 @@ from dataclasses import dataclass, field
 
 from qapla_db.errors import SandboxBroken
 from qapla_db.testing.pinned import PinnedConnection
+from qapla_db.testing.places import place
 
 __all__ = ["Lane", "Savepoints"]
-
-_LIBRARIES = ("sqlalchemy", "qapla_db", "contextlib")
 
 
 @dataclass(eq=False, slots=True)
@@ -28,7 +26,7 @@ class Lane:
 
     read_only: bool
     autocommit: bool
-    origin: str = field(default_factory=lambda: _origin())
+    origin: str = field(default_factory=place)
     thread: threading.Thread = field(default_factory=threading.current_thread)
     savepoint: str | None = None
     """Name of its savepoint, while it has one."""
@@ -227,13 +225,3 @@ class Savepoints:
             self.breaks("a statement on the driver's own connection")
             assert self.broken is not None
             raise self.broken from error
-
-
-def _origin() -> str:
-    """Name the line of the application that began a transaction."""
-    frame = sys._getframe(1)
-    while frame.f_back is not None:
-        if frame.f_globals.get("__name__", "").partition(".")[0] not in _LIBRARIES:
-            break
-        frame = frame.f_back
-    return f"{frame.f_code.co_filename}:{frame.f_lineno}"
