@@ -218,7 +218,7 @@ def _notes(status: DatabaseStatus) -> Iterator[str]:
         yield status.problem
     if status.migrating:
         yield f"is being migrated by {status.migrating}"
-    if status.pending:
+    if status.pending and status.recorded:
         yield f"lacks {', '.join(status.pending)}; run: qapla-db upgrade {status.name}"
     for difference in status.drift or ():
         yield f"drift: {difference}"

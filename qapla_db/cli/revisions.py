@@ -154,7 +154,7 @@ def history(
             one["database"],
             one["revision"] + (" (head)" if one["is_head"] else ""),
             ", ".join(one["after"]),
-            one["message"],
+            " ".join(one["message"].split()),
         )
         for one in found
     ]

@@ -342,6 +342,29 @@ def test_initdb_with_tables(files: Files) -> None:
     assert "qapla-db stamp main" in result.stderr
 
 
+def test_no_tests_in_settings(files: Files, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The database of a settings.py is not taken for the one of the tests."""
+    cli = stars(files)
+    for command in ("ensure", "recreate", "initdb", "drop"):
+        assert "names no database of the tests" in cli.error(command, "--tests")
+    assert {"settings.py", "stars.py"} == {path.name for path in files.root.glob("*.*")}
+    monkeypatch.setenv("QAPLA_TEST_DB_MAIN_URL", "sqlite:///stars_test.sqlite3")
+    cli("init")
+    assert "made sqlite+pysqlite:///stars_test.sqlite3 anew" in cli("recreate").stdout
+    assert not (files.root / "stars.sqlite3").exists()
+
+
+def test_production_in_settings(files: Files) -> None:
+    """A settings.py may say that its database is production, which is never dropped."""
+    cli = stars(files)
+    cli("initdb")
+    files.write({"settings.py": CONFIG.replace("}}", ', "ENVIRONMENT": "production"}}')})
+    assert "production" in cli.error("drop", "--yes", "main")
+    assert {"star"} == tables(files.root / "stars.sqlite3")
+    files.write({"settings.py": CONFIG.replace("}}", ', "ENVIRONMENT": 1}}')})
+    assert "ENVIRONMENT in DB_CONFIG" in cli.error("status")
+
+
 def test_plain_alembic_with_settings(files: Files) -> None:
     """The env.py that is written for a settings.py works with the command alembic too."""
     stars(files)("initdb")

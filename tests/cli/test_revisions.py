@@ -51,6 +51,12 @@ def test_a_number_is_a_value(project: Project, cli: Cli) -> None:
     assert "-1" == cli.json("history")[0]["message"]
 
 
+def test_history_of_a_long_message(project: Project, cli: Cli) -> None:
+    """A message of several lines is one line of the list."""
+    project.revision("a1", "pass", doc="airports\nwith their towers")
+    assert 2 == len(cli("history").stdout.splitlines())
+
+
 def test_heads_and_history(project: Project, cli: Cli) -> None:
     """heads and history list the revisions without a server, for people and for machines."""
     two_steps(project)
