@@ -8,7 +8,6 @@ out of reach for the thread that migrates.
 
 from __future__ import annotations
 
-import re
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -23,22 +22,12 @@ from sqlalchemy.pool import Pool
 from qapla_db.backends import get_backend, safe_url
 from qapla_db.database import Database
 from qapla_db.errors import Refused
-from qapla_db.migrations.sqltext import NAME, bare, split
+from qapla_db.migrations.named_databases import as_a_whole, before_a_dot, schema_is_database
 
 __all__ = ["confined"]
 
 Identity = tuple[str, str]
 
-_WHOLE = re.compile(
-    rf"(?:(?:CREATE|DROP|ALTER) (?P<kind>DATABASE|SCHEMA) (?:IF (?:NOT )?EXISTS )?|USE )({NAME})",
-    re.IGNORECASE,
-)
-"""A statement about a database as a whole."""
-
-_QUALIFIER = re.compile(r"(`[^`]+`|[^\W\d][\w$]*) ?\. ?(?=[`\w])")
-"""What stands before a dot."""
-
-_SCHEMA_IS_DATABASE = ("mysql", "mariadb")
 _OF_THE_SERVER = {"information_schema", "mysql", "performance_schema", "sys"}
 
 
@@ -51,8 +40,8 @@ def confined(database: Database, url: sa.URL | None) -> Iterator[None]:
     :param database: whose migrations run; the others of its application are meant too.
     :param url: where they run; None where they run nowhere and SQL is written down.
     :raises Refused: a revision connects to one of them, or a statement of it names
-        another database of the server. A connection that a driver makes without
-        SQLAlchemy is not seen.
+        another database of the server. What it does past SQLAlchemy, on a driver's own
+        connection, is not seen, nor what other threads and processes do.
     """
     if url == database.settings.url:
         yield
@@ -63,6 +52,7 @@ def confined(database: Database, url: sa.URL | None) -> Iterator[None]:
         (Engine, "engine_connect", guard.begin),
         (Pool, "checkout", guard.check_out),
         (Engine, "before_cursor_execute", guard.execute),
+        (Engine, "after_cursor_execute", guard.executed),
     ]
     for target, name, listener in listeners:
         event.listen(target, name, listener)
@@ -80,6 +70,7 @@ class _Guard:
         self._database, self._url = database, url
         self._thread = threading.get_ident()
         self._schemas: set[str] | None = None
+        self._identities: dict[sa.URL, Identity | None] = {}
 
     @cached_property
     def _own(self) -> Identity | None:
@@ -112,10 +103,41 @@ class _Guard:
             if one.has_pool(pooled._pool):
                 self._refuse(one.settings.url)
 
-    def _refuse(self, url: sa.URL) -> None:
-        if self._thread != threading.get_ident():
+    def execute(self, connection: Connection, cursor: Any, statement: str, *rest: object) -> None:
+        if not self._is_watched:
             return
-        identity = _identity(url)
+        url = connection.engine.url
+        self._refuse(url)  # the connection may be older than this
+        here, dialect = self._identity(url), connection.dialect
+        if here is None or dialect.name == "sqlite":
+            return
+        found = self._named(statement, here, dialect, cursor)
+        if found is not None:
+            self._refuse_name(found, dialect)
+
+    def executed(self, connection: Connection, cursor: Any, statement: str, *rest: object) -> None:
+        if not self._is_watched or connection.dialect.name != "sqlite":
+            return
+        if "attach" not in statement.lower():
+            return
+        # the file may be an expression, or a parameter
+        files = cursor.connection.execute("SELECT file FROM pragma_database_list WHERE file <> ''")
+        for (file,) in files.fetchall():
+            self._refuse(sa.URL.create("sqlite", database=file))
+
+    @property
+    def _is_watched(self) -> bool:
+        return self._thread == threading.get_ident()
+
+    def _identity(self, url: sa.URL) -> Identity | None:
+        if url not in self._identities:  # names of servers are looked up for it
+            self._identities[url] = _identity(url)
+        return self._identities[url]
+
+    def _refuse(self, url: sa.URL) -> None:
+        if not self._is_watched:
+            return
+        identity = self._identity(url)
         found = next((one for barred, one in self._barred if barred == identity), None)
         if found is None:
             return
@@ -126,46 +148,44 @@ class _Guard:
             f"migrations of {found.name!r}"
         )
 
+    def _named(self, statement: str, here: Identity, dialect: Dialect, cursor: Any) -> str | None:
+        """Return a database that a statement names and must not."""
+        whole, parts = [*as_a_whole(statement, dialect)], [*before_a_dot(statement, dialect)]
+        if here != self._own:
+            barred = {name.casefold() for (server, name), _ in self._barred if server == here[0]}
+            return next((one for one in [*whole, *parts] if one.casefold() in barred), None)
+        for one in whole:
+            if one.casefold() != here[1].casefold():
+                return one
+        return next((one for one in parts if one.casefold() in self._others(cursor)), None)
+
+    def _refuse_name(self, name: str, dialect: Dialect) -> None:
+        if schema_is_database(dialect):
+            advice = f"Leave the name away, and put what is of {name!r} into migrations of its own"
+        else:
+            advice = (
+                "Let the server put it in: DO $$ BEGIN EXECUTE format('ALTER DATABASE %I ...', "
+                "current_database()); END $$"
+            )
+        raise Refused(
+            f"a revision of {self._database.name!r} names the database {name!r}, while "
+            f"{self._where}: what it does there would be done to the real one. {advice}"
+        )
+
     @property
     def _where(self) -> str:
         if self._url is None:
             return "its SQL is only looked at"
         return f"its migrations run on {safe_url(self._url)}"
 
-    def execute(self, connection: Connection, cursor: Any, statement: str, *rest: object) -> None:
-        if self._thread != threading.get_ident() or _identity(connection.engine.url) != self._own:
-            return
-        for one in split(statement):
-            named = self._named(one, connection.dialect.name, cursor)
-            if named is not None:
-                raise Refused(
-                    f"a revision of {self._database.name!r} names the database {named!r}, while "
-                    f"{self._where}: what it does there would be done to the real one. Leave the "
-                    f"name away, and put what is of {named!r} into migrations of its own"
-                )
-
-    def _named(self, statement: str, dialect: str, cursor: Any) -> str | None:
-        """Return another database of the server that a statement names."""
-        own = (self._own or ("", ""))[1].casefold()
-        whole = _WHOLE.match(statement)
-        if whole and (
-            dialect in _SCHEMA_IS_DATABASE or (whole["kind"] or "").upper() == "DATABASE"
-        ):
-            name = bare(whole[2])
-            return None if name.casefold() == own else name
-        if dialect not in _SCHEMA_IS_DATABASE:
-            return None
-        for match in _QUALIFIER.finditer(statement):
-            name = bare(match[1])
-            if name.casefold() != own and name.casefold() in self._others(cursor):
-                return name
-        return None
-
     def _others(self, cursor: Any) -> set[str]:
+        """Return the other databases of a MySQL or MariaDB server."""
         if self._schemas is None:
+            own = (self._own or ("", ""))[1].casefold()
             with cursor.connection.cursor() as other:
                 other.execute("SELECT schema_name FROM information_schema.schemata")
-                self._schemas = {str(row[0]).casefold() for row in other} - _OF_THE_SERVER
+                names = {str(row[0]).casefold() for row in other}
+            self._schemas = names - _OF_THE_SERVER - {own}
         return self._schemas
 
 
@@ -178,10 +198,11 @@ def _asked_for(dialect: Dialect, arguments: list[Any], keywords: Mapping[str, An
     """Return the URL that a driver's arguments come from, as far as it says what is meant."""
     socket = keywords.get("unix_socket")
     names = (keywords.get(key) for key in ("dbname", "database", "db"))
+    query = {"unix_socket": socket, "uri": "true" if keywords.get("uri") else None}
     return sa.URL.create(
         dialect.name,
         host=keywords.get("host"),
         port=keywords.get("port"),
         database=next(filter(None, names), arguments[0] if arguments else None),
-        query={"unix_socket": socket} if socket else {},
+        query={key: value for key, value in query.items() if value},
     )

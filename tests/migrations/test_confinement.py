@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import importlib
+import os
 from functools import partial
+from pathlib import Path
 from textwrap import dedent
 from typing import Any
 
@@ -20,6 +22,8 @@ from qapla_db.migrations.shadow import shadow
 from tests.conftest import FreshURL
 from tests.migrations.conftest import MakeProject
 from tests.migrations.project import Project, rows
+
+WORDS = "connects to the database 'main' at"
 
 TABLES = "op.create_table({!r}, sa.Column('id', sa.Integer, primary_key=True))"
 
@@ -41,6 +45,11 @@ WAYS = {
         import {module}
         with {module}.warm.begin() as connection:
             connection.execute(sa.text("DELETE FROM precious"))
+    """,
+    "connection that is in use already": """
+        import {module}
+        {module}.held.execute(sa.text("DELETE FROM precious"))
+        {module}.held.commit()
     """,
     "engine of its own": """
         with sa.create_engine({url!r}).begin() as connection:
@@ -81,15 +90,13 @@ def test_shadow(project: Project, precious: sa.URL, way: str) -> None:
     with database.engine.connect():
         pass  # one is in the pool
     write(project, precious, way)
-    with pytest.raises(Refused, match="a revision of 'main' connects to the database 'main' at"):
-        with shadow(database):
-            pass
+    with database.engine.connect() as imported.held:
+        with pytest.raises(Refused, match=f"a revision of 'main' {WORDS}"):
+            with shadow(database):
+                pass
     assert [(1,)] == rows(precious, "SELECT id FROM precious")
     with database.session() as session:  # afterwards it is in reach again
         assert 1 == session.execute(sa.text("SELECT count(*) FROM precious")).scalar_one()
-
-
-WORDS = "connects to the database 'main' at"
 
 
 def test_commands(project: Project, precious: sa.URL) -> None:
@@ -165,6 +172,20 @@ NAMING = {
     "text without quotes": "op.execute('/* x */ DELETE FROM {name} . precious')",
     "USE": "op.execute('USE {name}')",
     "DROP SCHEMA": "op.execute('DROP SCHEMA IF EXISTS {name}')",
+    "OR REPLACE": "op.execute('CREATE OR REPLACE DATABASE {name}')",
+    "comment that is executed": "op.execute('/*!40000 DROP DATABASE IF EXISTS `{name}`*/')",
+    "GRANT": "op.execute('GRANT SELECT ON `{name}`.* TO CURRENT_USER')",
+    "past a backslash": "op.execute(\"UPDATE {name}.precious SET id = 2 WHERE '\\\\'' <> ''\")",
+    "another connection": """
+        engine = sa.create_engine(op.get_bind().engine.url.set(database=""))
+        with engine.begin() as connection:
+            connection.execute(sa.text("DELETE FROM {name}.precious"))
+    """,
+    "another connection, as a whole": """
+        engine = sa.create_engine(op.get_bind().engine.url.set(database=""))
+        with engine.begin() as connection:
+            connection.execute(sa.text("DROP DATABASE {name}"))
+    """,
 }
 
 
@@ -179,22 +200,109 @@ def test_name_of_a_database(make_project: MakeProject, fresh_url: FreshURL, way:
     migrate(database)
     with database.transaction() as session:
         session.execute(sa.text("INSERT INTO precious VALUES (1)"))
-    project.revision("a2", f"{BEFORE}\n{NAMING[way].format(name=url.database)}", after="a1")
+    project.revision("a2", f"{BEFORE}\n{dedent(NAMING[way]).format(name=url.database)}", after="a1")
     with pytest.raises(Refused, match=f"names the database '{url.database}', while its migrations"):
         with shadow(database):
             pass
     assert [(1,)] == rows(url, "SELECT * FROM precious")
 
 
-def test_alter_database(make_project: MakeProject, fresh_url: FreshURL) -> None:
-    """On PostgreSQL a revision that alters or drops the database by its name is refused too."""
-    url = fresh_url("postgresql")
+NO_NAME = """
+    {create}
+    table = sa.table("{name}", sa.column("id"))
+    op.execute(table.insert().values(id=1))
+    op.execute(table.update().where(table.c.id == 1).values(id=2))
+    op.execute("DELETE FROM {name} WHERE {name}.id = 3 OR EXTRACT(DAY FROM {name}.id) = 9")
+    op.execute('INSERT INTO {name} SELECT 4 WHERE "mail@{name}.example" <> ""')
+    op.execute("ALTER DATABASE CHARACTER SET utf8mb4")
+    op.execute("ALTER SCHEMA DEFAULT COLLATE utf8mb4_bin")
+"""
+
+
+def test_no_name_of_a_database(make_project: MakeProject, mariadb_url: sa.URL) -> None:
+    """On MariaDB a table may be called as a database is, and words may look like names."""
+    name = f"qapla_named_{os.getpid()}"
+    url = mariadb_url.set(database=name)
     project = make_project({"main": url})
-    statement = f"ALTER DATABASE {url.database} SET statement_timeout = 1"
-    project.revision("a1", f"op.execute({statement!r})")
+    project.revision("a1", dedent(NO_NAME).format(create=TABLES.format(name), name=name))
     database = project.database()
     database.create()
-    with pytest.raises(Refused, match=f"names the database '{url.database}'"):
+    try:
+        with shadow(database) as made, made.engine.connect() as connection:
+            assert [2, 4] == connection.scalars(
+                sa.select(sa.text("id")).select_from(sa.table(name))
+            ).all()
+    finally:
+        rows(mariadb_url, f"DROP DATABASE {name}")
+
+
+ATTACHING = {
+    "literal": "op.execute(\"ATTACH '{file}' AS other\")",
+    "parameter": "op.get_bind().execute(sa.text('attach :file AS other'), {{'file': '{file}'}})",
+    "URI": """
+        engine = sa.create_engine("sqlite:///file:{file}?mode=rw&uri=true")
+        engine.raw_connection()
+    """,
+}
+
+
+@pytest.mark.parametrize("way", ATTACHING)
+def test_file(make_project: MakeProject, fresh_url: FreshURL, tmp_path: Path, way: str) -> None:
+    """On SQLite the real file is not opened by any name; another file may be."""
+    url = fresh_url("sqlite")
+    project = make_project({"main": url})
+    project.revision("a1", f"op.execute(\"ATTACH '{tmp_path / 'old.sqlite3'}' AS old\")")
+    database = project.database()
+    with shadow(database):
+        pass
+    project.revision("a2", dedent(ATTACHING[way]).format(file=url.database), after="a1")
+    with pytest.raises(Refused, match=f"a revision of 'main' {WORDS}"):
+        with shadow(database):
+            pass
+
+
+OF_POSTGRESQL = {
+    "ALTER": "op.execute('ALTER DATABASE {name} SET statement_timeout = 1')",
+    "GRANT": "op.execute('GRANT TEMPORARY ON DATABASE postgres, {name} TO PUBLIC')",
+    "COMMENT": "op.execute('COMMENT ON DATABASE {name} IS NULL')",
+    "role": "op.execute('ALTER ROLE CURRENT_USER IN DATABASE {name} SET statement_timeout = 1')",
+    "another connection": """
+        engine = sa.create_engine(
+            op.get_bind().engine.url.set(database="postgres"),
+            isolation_level="AUTOCOMMIT",
+            poolclass=sa.NullPool,
+        )
+        with engine.connect() as connection:
+            connection.execute(sa.text('DROP DATABASE {name}'))
+    """,
+}
+
+
+@pytest.mark.parametrize("way", OF_POSTGRESQL)
+def test_database_of_postgresql(make_project: MakeProject, fresh_url: FreshURL, way: str) -> None:
+    """On PostgreSQL a revision that changes or drops the database by its name is refused too."""
+    url = fresh_url("postgresql")
+    project = make_project({"main": url})
+    project.revision("a1", dedent(OF_POSTGRESQL[way]).format(name=url.database))
+    database = project.database()
+    database.create()
+    with pytest.raises(Refused, match=r"names the database '.*current_database"):
         with shadow(database):
             pass
     assert [] == rows(url, "SELECT * FROM pg_db_role_setting")
+
+
+def test_advice_for_postgresql(make_project: MakeProject, fresh_url: FreshURL) -> None:
+    """What the refusal advises is possible: a database is altered under whatever name it has."""
+    project = make_project({"main": fresh_url("postgresql")})
+    statement = "ALTER DATABASE %I SET statement_timeout = 60000"
+    project.revision(
+        "a1",
+        f"""
+        op.execute("CREATE TABLE settings (database integer, type integer)")
+        op.execute("ALTER TABLE settings ALTER database TYPE bigint")
+        op.execute("DO $$ BEGIN EXECUTE format('{statement}', current_database()); END $$")
+        """,
+    )
+    with shadow(project.database()) as made, made.engine.connect() as connection:
+        assert "1min" == connection.execute(sa.text("SHOW statement_timeout")).scalar_one()
