@@ -13,15 +13,17 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from qapla_db.testing.fixture import BaseApplicationFixture as BaseApplicationFixture
+    from qapla_db.testing.functions import fixtures_for as fixtures_for
     from qapla_db.testing.queries import assert_queries as assert_queries
     from qapla_db.testing.queries import no_lazy_loads as no_lazy_loads
     from qapla_db.testing.sandbox import sandbox as sandbox
 
-__all__ = ["BaseApplicationFixture", "assert_queries", "no_lazy_loads", "sandbox"]
+__all__ = ["BaseApplicationFixture", "assert_queries", "fixtures_for", "no_lazy_loads", "sandbox"]
 
 _MODULES = {
     "BaseApplicationFixture": "fixture",
     "assert_queries": "queries",
+    "fixtures_for": "functions",
     "no_lazy_loads": "queries",
 }
 

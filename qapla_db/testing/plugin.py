@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 if TYPE_CHECKING:
-    from qapla_db.testing.fixture import TestRun
+    from qapla_db.testing.run import TestRun
 
 SHOWN = 10
 """Tests in the summary, unless another number is asked for."""
@@ -73,7 +73,7 @@ class _Summary:
 @pytest.fixture(scope="session")
 def qapla_db_run() -> Iterator[TestRun]:
     """The applications that this run has prepared."""
-    from qapla_db.testing.fixture import TestRun
+    from qapla_db.testing.run import TestRun
 
     run = TestRun()
     yield run

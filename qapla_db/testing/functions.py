@@ -1,0 +1,109 @@
+"""The fixtures of an application for test functions, named by who uses them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, NamedTuple
+
+import pytest
+
+from qapla_db.application import DatabaseApplication
+from qapla_db.registry import Databases
+from qapla_db.session import Session
+from qapla_db.testing.run import TestRun, application_of, web_client
+
+__all__ = ["Fixtures", "fixtures_for"]
+
+
+class Fixtures(NamedTuple):
+    """Fixtures that get their names where they are assigned; each isolates its test.
+
+    :ivar isolation: used by itself by every test beside and below where it is assigned.
+    :ivar application: the application, prepared for tests.
+    :ivar dbplugin: its databases, by name.
+    :ivar dbsession: a session, closed at the end of the test.
+    :ivar settings: the settings of the application.
+    :ivar paths: the paths of the application.
+    :ivar testapp: a ``webtest.TestApp`` with cookies of its own.
+    """
+
+    isolation: Any
+    application: Any
+    dbplugin: Any
+    dbsession: Any
+    settings: Any
+    paths: Any
+    testapp: Any
+
+
+def fixtures_for(
+    app_class: type[DatabaseApplication],
+    database_key: str = "main",
+    *,
+    make_application: Callable[[], DatabaseApplication] | None = None,
+    allowed_threads: tuple[str, ...] = (),
+) -> Fixtures:
+    """Make the fixtures of an application, for a ``conftest.py``.
+
+    ::
+
+        ships = fixtures_for(ShipApplication, "main")
+        isolation, dbsession, testapp = ships.isolation, ships.dbsession, ships.testapp
+
+    Nothing has a name before you give it one, and a test that uses one of them is
+    isolated, as in a class of :class:`~qapla_db.testing.BaseApplicationFixture`; with
+    ``isolation`` assigned every test is.
+
+    :param app_class: the application's class.
+    :param database_key: the name of the database of ``dbsession``.
+    :param make_application: returns the application, where several objects of the class exist.
+    :param allowed_threads: beginnings of the names of threads that a test may leave running.
+    """
+
+    @contextmanager
+    def tested(run: TestRun) -> Iterator[DatabaseApplication]:
+        if make_application is None:
+            found = application_of(app_class, "fixtures_for()")
+        else:
+            found = make_application()
+        run.prepare(found)
+        with run.isolated(found, allowed_threads=allowed_threads):
+            yield found
+
+    @pytest.fixture(autouse=True)
+    def isolation(qapla_db_run: TestRun) -> Iterator[None]:
+        with tested(qapla_db_run):
+            yield
+
+    @pytest.fixture
+    def application(qapla_db_run: TestRun) -> Iterator[DatabaseApplication]:
+        with tested(qapla_db_run) as app:
+            yield app
+
+    @pytest.fixture
+    def dbplugin(qapla_db_run: TestRun) -> Iterator[Databases]:
+        with tested(qapla_db_run) as app:
+            yield app.dbs
+
+    @pytest.fixture
+    def dbsession(qapla_db_run: TestRun) -> Iterator[Session]:
+        with tested(qapla_db_run) as app, app.dbs[database_key].session() as session:
+            yield session
+
+    @pytest.fixture
+    def settings(qapla_db_run: TestRun) -> Iterator[Any]:
+        with tested(qapla_db_run) as app:
+            yield app.settings
+
+    @pytest.fixture
+    def paths(qapla_db_run: TestRun) -> Iterator[Any]:
+        with tested(qapla_db_run) as app:
+            yield app.paths
+
+    @pytest.fixture
+    def testapp(qapla_db_run: TestRun) -> Iterator[Any]:
+        with tested(qapla_db_run) as app:
+            yield web_client(app)
+
+    return Fixtures(isolation, application, dbplugin, dbsession, settings, paths, testapp)

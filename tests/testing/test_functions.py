@@ -1,0 +1,139 @@
+"""The fixtures for test functions, in projects of their own, each run by a pytest of its own."""
+
+from __future__ import annotations
+
+import pytest
+
+from tests.testing.test_fixture import project, run
+
+__all__ = ["project"]
+
+CONFTEST = """
+from qapla_db.testing import fixtures_for
+from ships import OneApplication, TwoApplication
+
+ships = fixtures_for(OneApplication, "main")
+dbsession, app, plugins = ships.dbsession, ships.application, ships.dbplugin
+audit_session = fixtures_for(TwoApplication, "audit").dbsession
+"""
+
+
+def test_functions(project: pytest.Pytester) -> None:
+    """Fixtures work under the names that a conftest gives them, and isolate who uses them."""
+    (project.path / "conftest.py").write_text(CONFTEST)
+    result = run(
+        project,
+        """
+        @pytest.mark.parametrize("again", range(2))
+        def test_session(dbsession, again):
+            assert [] == dbsession.query(Ship).all()
+            christen("Rotarran")
+            assert ["Rotarran"] == [ship.name for ship in dbsession.query(Ship)]
+
+        def test_application(app, plugins):
+            assert app is one
+            assert plugins is one.dbs
+            with plugins["main"].transaction() as session:
+                session.add(Ship(name="Bortas"))
+
+        def test_two_applications(dbsession, audit_session):
+            audit_session.add(Ship(name="Amar"))
+            audit_session.commit()
+            christen("Rotarran")
+            assert ["Rotarran"] == [ship.name for ship in dbsession.query(Ship)]
+            assert ["Amar"] == [ship.name for ship in audit_session.query(Ship)]
+
+        def test_that_nothing_is_left(dbsession, audit_session):
+            assert [] == dbsession.query(Ship).all() + audit_session.query(Ship).all()
+
+        def test_nothing_global(request):
+            with pytest.raises(pytest.FixtureLookupError):
+                request.getfixturevalue("settings")
+
+        class TestClass(BaseApplicationFixture):
+            APP_CLASS = OneApplication
+
+            def test_both_styles(self, dbsession, app):
+                christen("Rotarran")
+                assert ["Rotarran"] == [ship.name for ship in dbsession.query(Ship)]
+        """,
+    )
+    result.assert_outcomes(passed=7)
+
+
+def test_isolation(project: pytest.Pytester) -> None:
+    """With isolation assigned, a test that names no fixture is isolated too."""
+    (project.path / "conftest.py").write_text(f"{CONFTEST}\nisolation = ships.isolation\n")
+    result = run(
+        project,
+        """
+        @pytest.mark.parametrize("again", range(2))
+        def test_it(again):
+            christen("unseen")
+            with one.dbs["main"].session() as session:
+                assert ["unseen"] == [ship.name for ship in session.query(Ship)]
+        """,
+    )
+    result.assert_outcomes(passed=2)
+
+
+def test_leak(project: pytest.Pytester) -> None:
+    """A session that a function leaves open is its own failure."""
+    (project.path / "conftest.py").write_text(CONFTEST)
+    result = run(
+        project,
+        """
+        left = []
+
+        def test_it(app):
+            left.append(app.dbs["main"].get_session())
+            left[0].query(Ship).all()
+        """,
+    )
+    result.assert_outcomes(passed=1, errors=1)
+    assert "a connection of the database 'main', taken by" in result.stdout.str()
+
+
+def test_web(project: pytest.Pytester) -> None:
+    """testapp is a WebTest client whose requests see, and store, what the test's session does."""
+    ships = (project.path / "ships.py").read_text()
+    (project.path / "ships.py").write_text(
+        f"{ships}\n"
+        "def view(request):\n"
+        "    if request.method == 'POST':\n"
+        "        request.main.add(Ship(name='posted'))\n"
+        "        request.main.commit()\n"
+        "    return [ship.name for ship in request.main.query(Ship).order_by(Ship.id)]\n"
+        "\n"
+        "def append_web_plugins(self):\n"
+        "    self.add_database_web()\n"
+        "    self.config.add_route('ships', '/')\n"
+        "    self.config.add_view(view, route_name='ships', renderer='json')\n"
+        "\n"
+        "OneApplication.append_web_plugins = append_web_plugins\n"
+    )
+    (project.path / "conftest.py").write_text(f"{CONFTEST}\nclient = ships.testapp\n")
+    result = run(
+        project,
+        """
+        def use(client, dbsession):
+            dbsession.add(Ship(name="stored"))
+            dbsession.commit()
+            assert ["stored"] == client.get("/").json
+            assert ["stored", "posted"] == client.post("/").json
+            assert 2 == dbsession.query(Ship).count()
+
+        @pytest.mark.parametrize("again", range(2))
+        def test_function(client, dbsession, again):
+            use(client, dbsession)
+
+        class TestClass(BaseApplicationFixture):
+            APP_CLASS = OneApplication
+
+            def test_method(self, testapp, dbsession):
+                use(testapp, dbsession)
+        """,
+        "-W",
+        "ignore:'cgi' is deprecated:DeprecationWarning",  # WebOb's
+    )
+    result.assert_outcomes(passed=3)
