@@ -159,7 +159,8 @@ op.execute('''ALTER TABLE "Big Table"
     ALTER c TYPE varchar(8), ALTER f TYPE numeric USING f::numeric''')
 op.execute('ALTER TABLE "Big Table" RENAME TO big_table')
 op.execute('ALTER TABLE big_table RENAME COLUMN "select" TO choose')
-op.execute('ALTER TABLE big_table RENAME "Id" TO id')
+op.execute('ALTER TABLE Big_Table RENAME "Id" TO ID')
+op.execute('ALTER TABLE big_table RENAME TO "big ""%(x)s"')
 op.execute('ALTER TABLE sales."Order" RENAME TO orders')
 op.execute('ALTER TABLE sales.orders SET SCHEMA public')
 op.execute('ALTER TABLE public.orders RENAME qty TO quantity')
@@ -196,6 +197,7 @@ def test_same_values_on_sqlite(make_project: MakeProject, fresh_url: FreshURL) -
         batch.alter_column("a", type_=sa.Integer, new_column_name="aa")
         batch.alter_column("n", type_=sa.Float)
         batch.alter_column("s", type_=sa.Text, new_column_name="ss")
+    op.execute("ALTER TABLE T RENAME COLUMN SS TO sss")
     op.rename_table("t", "tt")
     """
     report = rehearsed(make_project({"main": fresh_url("sqlite")}), create, alter)
@@ -212,11 +214,13 @@ def test_same_values_on_mariadb(make_project: MakeProject, fresh_url: FreshURL) 
     """
     alter = """
     op.execute("ALTER TABLE p CHANGE m mm bigint NOT NULL, RENAME COLUMN ti TO tiny")
-    op.execute("RENAME TABLE p TO pp")
+    op.execute("ALTER TABLE p RENAME COLUMN BB TO boolean")
+    op.execute("RENAME TABLE q TO `q %`, p TO pp")
     """
-    report = rehearsed(make_project({"main": fresh_url("mariadb")}), create, alter)
+    create += 'op.create_table("q", sa.Column("n", sa.Integer, nullable=False))'
+    report = rehearsed(make_project({"main": fresh_url("mariadb")}), dedent(create), alter)
     assert ["failed downgrade"] == kinds(report)
-    assert 100 == report.rows
+    assert 200 == report.rows
 
 
 def test_lost_primary_key(make_project: MakeProject, fresh_url: FreshURL) -> None:

@@ -7,13 +7,14 @@ from collections.abc import Iterable
 from typing import Any
 
 import sqlalchemy as sa
+from sqlalchemy.engine import Dialect
 
 __all__ = ["TEMPORARY", "Names"]
 
 TEMPORARY = "_alembic_tmp_"
 """What Alembic's batch mode names the table that it makes anew begins with."""
 
-_PART = r'(?:"[^"]+"|`[^`]+`|[\w$]+)'
+_PART = r'(?:"(?:[^"]|"")+"|`[^`]+`|[\w$]+)'
 _NAME = rf"((?:{_PART}\.)?{_PART})"
 _ALTER = re.compile(rf"ALTER\s+TABLE\s+(?:IF\s+EXISTS\s+)?(?:ONLY\s+)?{_NAME}\s+([^;]+)", re.I)
 # clauses of it
@@ -24,18 +25,20 @@ _COLUMN = re.compile(
 )
 _TABLE = re.compile(rf"(?:^|,\s*)RENAME\s+(?:TO|AS)\s+{_NAME}", re.I)
 _SCHEMA = re.compile(rf"^SET\s+SCHEMA\s+({_PART})", re.I)
-_RENAME = re.compile(rf"RENAME\s+TABLE\s+{_NAME}\s+TO\s+{_NAME}", re.I)
+_RENAME = re.compile(r"RENAME\s+TABLES?\s+(?:IF\s+EXISTS\s+)?([^;]+)", re.I)
+_PAIR = re.compile(rf"(?:^|,\s*){_NAME}\s+TO\s+{_NAME}", re.I)
 
 
 class Names:
     """The names of tables and columns now, by those at the start.
 
     :param metadata: the schema at the start.
-    :param default_schema: the schema of names without one.
+    :param dialect: of the connection that statements are executed on.
     """
 
-    def __init__(self, metadata: sa.MetaData, default_schema: str | None) -> None:
-        self._default = default_schema
+    def __init__(self, metadata: sa.MetaData, dialect: Dialect) -> None:
+        self._default = dialect.default_schema_name
+        self._folds = dialect.name == "postgresql"
         self._tables = {key: key for key in metadata.tables}
         self._columns = {
             key: {column.name: column.name for column in table.columns}
@@ -52,7 +55,7 @@ class Names:
 
     def original(self, key: str) -> str | None:
         """Return the name at the start of a table that is named so now."""
-        return next((old for old, now in self._tables.items() if now == key), None)
+        return next((old for old, now in self._tables.items() if self._is(now, key)), None)
 
     def all_of(self, key: str, column: str | None) -> set[str]:
         """Return what a table of the start, or its column, is called at the start and now."""
@@ -88,15 +91,16 @@ class Names:
             return
         for table, clauses in _ALTER.findall(statement):
             self._altered(self._key(table), clauses)
-        for table, new in _RENAME.findall(statement):
-            self.rename_table(self._key(table), self._key(new))
+        for pairs in _RENAME.findall(statement):
+            for table, new in _PAIR.findall(pairs):
+                self.rename_table(self._key(table), self._key(new))
 
     def _altered(self, key: str, clauses: str) -> None:
         for renamed, changed, new in _COLUMN.findall(clauses):
-            self.rename_column(key, _bare(renamed or changed), _bare(new))
+            self.rename_column(key, self._bare(renamed or changed), self._bare(new))
         schema, _, name = key.rpartition(".")
         for new in _TABLE.findall(clauses):
-            self.rename_table(key, f"{schema}.{_bare(new)}" if schema else self._key(new))
+            self.rename_table(key, f"{schema}.{self._bare(new)}" if schema else self._key(new))
         for other in _SCHEMA.findall(clauses):
             self.rename_table(key, self._key(f"{other}.{name}"))
 
@@ -131,16 +135,20 @@ class Names:
         if original is None or old == new:
             return
         for first, now in self._columns[original].items():
-            if now == old:
+            if self._is(now, old):
                 self._columns[original][first] = new
                 return
 
     def _key(self, name: str) -> str:
-        parts = [_bare(part) for part in re.findall(_PART, name)]
+        parts = [self._bare(part) for part in re.findall(_PART, name)]
         if len(parts) > 1 and parts[0] == self._default:
             parts = parts[1:]
         return ".".join(parts)
 
+    def _bare(self, name: str) -> str:
+        if name[0] in '"`':
+            return name[1:-1].replace('""', '"')
+        return name.lower() if self._folds else name
 
-def _bare(name: str) -> str:
-    return name.strip('"`')
+    def _is(self, name: str, other: str) -> bool:
+        return name == other or (not self._folds and name.casefold() == other.casefold())

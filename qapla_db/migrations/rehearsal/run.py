@@ -79,7 +79,7 @@ class Run:
             before = read_before(connection, metadata, self._skip)
             self._not_rehearsed(before, filled)
             schema = schema_of(connection, metadata, self._skip)
-            names = Names(metadata, connection.dialect.default_schema_name)
+            names = Names(metadata, connection.dialect)
         seen, has_failed = self._upgrade(before, names)
         if not has_failed:
             self._look(before, names, seen)
@@ -192,7 +192,7 @@ class Run:
         if not seen:
             return
         with self._timed("downgrade"), self._scratch.engine.connect() as connection:
-            watch = Watch(connection, Names(sa.MetaData(), None), self._skip)
+            watch = Watch(connection, Names(sa.MetaData(), connection.dialect), self._skip)
             failed = self._migrator.watched(connection, watch, plan)
             if failed is not None:
                 finding = self._migrator.failure(connection, watch, failed, "failed downgrade")

@@ -15,6 +15,7 @@ from sqlalchemy import event
 from sqlalchemy.engine import Connection
 
 from qapla_db.migrations.rehearsal.names import TEMPORARY, Names
+from qapla_db.migrations.renames.operations import as_written
 
 __all__ = ["Seen", "Watch"]
 
@@ -110,6 +111,7 @@ class Watch:
     def _executes(self, connection: Connection, cursor: object, statement: str, *_: object) -> None:
         if self.running is None:
             return
+        statement = as_written(connection.dialect, statement)
         if re.match(r"\s*(COMMIT|END)\b", statement, re.I):
             self._commits(connection)  # past SQLAlchemy, and the locks with it
         self.running.statements.append(statement)
