@@ -71,6 +71,8 @@ class MySQLBackend(Backend):
     def install(self, engine: Engine) -> None:
         event.listen(engine, "begin", _begin)
         event.listen(engine, "reset", _make_writable)
+        if engine.dialect.driver == "pymysql":
+            event.listen(engine, "do_connect", _no_tls_in_sockets)
 
     def maintenance_url(self, url: sa.URL) -> sa.URL | None:
         return url.set(database="")
@@ -163,6 +165,16 @@ class MariaDBBackend(MySQLBackend):
     """MariaDB under its own name in the URL."""
 
     name = "mariadb"
+
+
+def _no_tls_in_sockets(
+    dialect: sa.Dialect, record: object, arguments: Any, keywords: dict[str, Any]
+) -> None:
+    # PyMySQL 1.2 reads all certificates of the machine for each connection, 50 ms of work, and
+    # what a Unix socket carries leaves the machine no more than they do
+    asked_for = ("ssl", "read_default_")
+    if keywords.get("unix_socket") and not any(key.startswith(asked_for) for key in keywords):
+        keywords["ssl_disabled"] = True
 
 
 def _begin(connection: Connection) -> None:

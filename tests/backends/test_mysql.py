@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import ssl
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -105,6 +107,32 @@ def test_other_errors_are_not_retryable(database: Database) -> None:
     assert not database.backend.is_retryable(caught.value)
     for number in (1205, 1213):
         assert not database.backend.is_retryable(ValueError(number))
+
+
+@pytest.mark.parametrize(
+    ("options", "certificates"),
+    [({}, False), ({"connect_args": {"ssl": {"verify_mode": False}}}, True)],
+)
+def test_tls_in_a_socket(
+    mariadb_url: sa.URL,
+    options: dict[str, Any],
+    certificates: bool,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A connection through a Unix socket reads no certificates, unless it is told to use TLS."""
+    if "unix_socket" not in mariadb_url.query:
+        pytest.skip("the server is reached through a port")
+    read: list[object] = []
+    real = ssl.create_default_context
+
+    def noting(**how: Any) -> ssl.SSLContext:
+        read.append(how)
+        return real(**how)
+
+    monkeypatch.setattr(ssl, "create_default_context", noting)
+    with prepare(mariadb_url, **options) as app, suppress(sa.exc.OperationalError):
+        app.dbs["main"].engine.connect().close()  # with TLS the server may refuse it
+    assert certificates == bool(read)
 
 
 @pytest.mark.parametrize("where", ["query", "connect_args"])
