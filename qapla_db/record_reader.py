@@ -15,7 +15,7 @@ from qapla_db.errors import Refused, ServerError
 from qapla_db.record_table import RECORD_TABLE, Record, records_in, table_in
 from qapla_db.settings import DatabaseSettings
 
-__all__ = ["connected", "has_answered", "recorded_as", "tables_in"]
+__all__ = ["be_impatient", "connected", "has_answered", "recorded_as", "tables_in"]
 
 _ATTEMPTS = 3
 """To read a record: whoever drops the database meanwhile cuts those who are connected."""
@@ -29,7 +29,7 @@ _IMPATIENT = {
     "mariadb": "SET SESSION lock_wait_timeout = 2",
 }
 _IMPATIENT_ARGS = {"sqlite": {"timeout": 2}}
-"""Two seconds to wait for a record that somebody has locked."""
+"""Two seconds to wait for a table that somebody has locked."""
 
 
 def recorded_as(settings: DatabaseSettings) -> list[Record]:
@@ -130,12 +130,17 @@ def _of_what_is_there(url: sa.URL) -> sa.URL:
     )
 
 
-def tables_in(connection: Connection) -> list[sa.Table]:
-    """Return the tables with records, of all schemas; a lock is waited for two seconds."""
-    # whoever empties the tables in an open transaction must not hold us for ever
+def be_impatient(connection: Connection) -> None:
+    """Wait two seconds for a table that somebody has locked, in this transaction."""
     limit = _IMPATIENT.get(connection.dialect.name)
     if limit is not None:
         connection.exec_driver_sql(limit)
+
+
+def tables_in(connection: Connection) -> list[sa.Table]:
+    """Return the tables with records, of all schemas; a lock is waited for two seconds."""
+    # whoever empties the tables in an open transaction must not hold us for ever
+    be_impatient(connection)
     if connection.dialect.name != "postgresql":
         return [table_in(None)] if sa.inspect(connection).has_table(RECORD_TABLE) else []
     schemas = sa.text(

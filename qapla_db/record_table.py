@@ -261,7 +261,7 @@ def signature(application: object = None) -> dict[str, Any]:
 
 
 def mismatch(record: Record, settings: DatabaseSettings) -> RecordMismatch:
-    wanted = f"{settings.name}@{settings.environment}"
+    wanted = f"{settings.name}@{settings.environment.strip()}"
     return RecordMismatch(
         f"the database {settings.name!r} at {settings.address} is not the one that the settings "
         f"mean, and nothing was done: it is recorded as {record.identity} (table {RECORD_TABLE}), "

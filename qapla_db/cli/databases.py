@@ -13,6 +13,9 @@ from qapla_db.cli.output import ask_to_type, on_terminal, print_table, say
 from qapla_db.errors import Refused, ServerError
 
 if TYPE_CHECKING:
+    from sqlalchemy import TableClause
+    from sqlalchemy.engine import Connection
+
     from qapla_db.database import Database
 
 __all__ = ["COMMANDS"]
@@ -182,22 +185,36 @@ def _row_counts(database: Database) -> list[tuple[str, str]]:
     import sqlalchemy as sa
 
     from qapla_db.record import RECORD_TABLE
+    from qapla_db.record_reader import be_impatient
     from qapla_db.record_table import VERSION_TABLE
 
     with database.session(read_only=True) as session:
         connection = session.connection()
+        be_impatient(connection)
         inspector = sa.inspect(connection)
         found = []
         for schema in _schemas(inspector):
             for table in sorted(inspector.get_table_names(schema=schema)):
                 if table.startswith((VERSION_TABLE, RECORD_TABLE)):
                     continue
-                some = sa.select(sa.literal(1)).select_from(sa.table(table, schema=schema))
-                limited = some.limit(_COUNTED + 1).subquery()
-                count = connection.scalar(sa.select(sa.func.count()).select_from(limited)) or 0
-                shown = f"more than {_COUNTED:,}" if count > _COUNTED else f"{count:,}"
+                shown = _count(connection, sa.table(table, schema=schema))
                 found.append((f"{schema}.{table}" if schema else table, shown))
         return found
+
+
+def _count(connection: Connection, table: TableClause) -> str:
+    """Return how many rows a table has; somebody may have locked it, or not let us read it."""
+    import sqlalchemy as sa
+
+    some = sa.select(sa.literal(1)).select_from(table).limit(_COUNTED + 1).subquery()
+    try:
+        with connection.begin_nested():
+            count = connection.scalar(sa.select(sa.func.count()).select_from(some)) or 0
+    except sa.exc.DBAPIError as error:
+        if error.connection_invalidated:
+            raise
+        return "not known"
+    return f"more than {_COUNTED:,}" if count > _COUNTED else f"{count:,}"
 
 
 def _schemas(inspector: Any) -> list[str | None]:

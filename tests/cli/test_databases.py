@@ -222,6 +222,32 @@ def test_drop_dialogue_no(
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no pseudo-terminals")
+@pytest.mark.parametrize(
+    ("kind", "lock"),
+    [("postgresql", "LOCK TABLE ship"), ("mariadb", "LOCK TABLES ship WRITE"), ("sqlite", "")],
+)
+def test_drop_dialogue_of_a_locked_table(
+    make_project: MakeProject, cli_of: CliOf, fresh_url: FreshURL, kind: str, lock: str
+) -> None:
+    """Rows of a table that somebody has locked are not waited for, those of others are counted."""
+    url = fresh_url(kind)
+    cli = cli_of(make_project({"main": url}))
+    cli("create")
+    for table in ("port", "ship"):
+        rows(url, f"CREATE TABLE {table} (id INTEGER)")
+    engine = sa.create_engine(url, poolclass=sa.NullPool)
+    with engine.connect() as connection:
+        if lock:
+            connection.exec_driver_sql(lock)
+        child = spawn(cli, "drop")
+        child.expect("port +0")
+        child.expect("ship +not known" if lock else "ship +0")
+        child.expect("> ")
+        child.sendline("no")
+        assert 3 == ended(child)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no pseudo-terminals")
 def test_rename_dialogue(make_project: MakeProject, cli_of: CliOf, fresh_url: FreshURL) -> None:
     """On a terminal revision asks what was renamed; without one it refuses and names the flags."""
     project = make_project({"main": fresh_url("sqlite")})
