@@ -71,5 +71,6 @@ def position(
 
 def ancestors(script: ScriptDirectory, revisions: Iterable[str]) -> list[Script]:
     """Return revisions and all that they build upon, the last first."""
-    wanted = tuple(revisions)
-    return list(script.iterate_revisions(wanted, "base")) if wanted else []
+    # one by one: together, one that depends on another is an error
+    wanted = {found for one in revisions for found in script.iterate_revisions(one, "base")}
+    return [one for one in script.walk_revisions() if one in wanted]

@@ -63,6 +63,18 @@ def test_two_heads(light: Project) -> None:
     assert "main: there are 2 heads: a2, b2. Merge them: qapla-db merge main" == str(found[0])
 
 
+def test_head_that_depends_on_another(light: Project) -> None:
+    """Where one head depends on another it is still told what the database lacks."""
+    database = sound(light)
+    light.revision("b2", CREATE.format("gate"), DROP.format("gate"))
+    path = light.directory("main") / "versions" / "b2_.py"
+    text = path.read_text().replace("branch_labels = depends_on", "depends_on")
+    path.write_text(text.replace("depends_on = None", "depends_on = 'a2'"))
+    assert ["heads", "behind"] == rules(check(database))
+    migrate(database, "heads")
+    assert ["heads"] == rules(check(database))
+
+
 def test_behind(light: Project) -> None:
     """A database that is behind is a problem, unless the database is left out."""
     database = sound(light)
