@@ -20,6 +20,7 @@ from alembic.config import CommandLine, Config
 from qapla_db import Database, DatabaseApplication
 from qapla_db.backends import get_backend
 from qapla_db.record import RECORD_TABLE
+from tests.support import plain_engine
 
 WAIT = 60.0
 """Seconds that a command may take."""
@@ -255,7 +256,7 @@ def rows(url: sa.URL, query: str) -> list[tuple[Any, ...]]:
     """Ask a database on a connection of its own, past everything of ours."""
     backend = get_backend(url)
     assert backend is not None
-    engine = sa.create_engine(backend.complete(url), poolclass=sa.NullPool)
+    engine = plain_engine(backend.complete(url), poolclass=sa.NullPool)
     with engine.begin() as connection:
         result = connection.execute(sa.text(query))
         return [tuple(row) for row in result] if result.returns_rows else []
@@ -265,7 +266,7 @@ def tables(url: sa.URL) -> list[str]:
     """Return the names of a database's tables, without the record."""
     backend = get_backend(url)
     assert backend is not None
-    engine = sa.create_engine(backend.complete(url), poolclass=sa.NullPool)
+    engine = plain_engine(backend.complete(url), poolclass=sa.NullPool)
     return sorted({*sa.inspect(engine).get_table_names()} - {RECORD_TABLE})
 
 

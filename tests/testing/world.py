@@ -14,7 +14,7 @@ from sqlalchemy import event, orm, pool
 from sqlalchemy.engine import Connection, Engine
 
 from qapla_db.testing.sandbox import sandbox
-from tests.support import wait_until
+from tests.support import plain_engine, wait_until
 
 SECONDS = 20.0
 """Longest time that a thread of a test may take."""
@@ -68,7 +68,7 @@ class World:
 
 def make_engine(url: sa.URL, **options: Any) -> Engine:
     """Build an engine as the backends do, with less in it."""
-    engine = sa.create_engine(url, **options)
+    engine = plain_engine(url, **options)
     if engine.dialect.name == "sqlite":
         event.listen(engine, "connect", _prepare)
         event.listen(engine, "begin", _begin)
@@ -89,7 +89,7 @@ def _begin(connection: Connection) -> None:
 
 
 def make_world(kind: str, url: sa.URL, **options: Any) -> World:
-    outside = sa.create_engine(url, poolclass=pool.NullPool)
+    outside = plain_engine(url, poolclass=pool.NullPool)
     return World(kind, f"the {kind} one", make_engine(url, **options), outside)
 
 
