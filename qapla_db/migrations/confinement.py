@@ -9,9 +9,9 @@ out of reach for the thread that migrates.
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from functools import cached_property
+from functools import cache, cached_property
 from typing import Any
 
 import sqlalchemy as sa
@@ -46,29 +46,69 @@ def confined(database: Database, url: sa.URL | None) -> Iterator[None]:
     if url == database.settings.url:
         yield
         return
-    guard = _Guard(database, url)
-    listeners: list[tuple[type, str, Callable[..., Any]]] = [
-        (Engine, "do_connect", guard.connect),
-        (Engine, "engine_connect", guard.begin),
-        (Pool, "checkout", guard.check_out),
-        (Engine, "before_cursor_execute", guard.execute),
-        (Engine, "after_cursor_execute", guard.executed),
-    ]
-    for target, name, listener in listeners:
-        event.listen(target, name, listener)
+    _listen()
+    _here.guards.append(_Guard(database, url))
     try:
         yield
     finally:
-        for target, name, listener in listeners:
-            event.remove(target, name, listener)
+        _here.guards.pop()
+
+
+class _Here(threading.local):
+    """What holds in this thread."""
+
+    def __init__(self) -> None:
+        self.guards: list[_Guard] = []
+
+
+_here = _Here()
+
+
+@cache
+def _listen() -> None:
+    """Listen to every engine from now on.
+
+    It is never undone: to take a listener away disturbs the threads that just call it.
+    """
+    event.listen(Engine, "do_connect", _connect)
+    event.listen(Engine, "engine_connect", _begin)
+    event.listen(Pool, "checkout", _check_out)
+    event.listen(Engine, "before_cursor_execute", _execute)
+    event.listen(Engine, "after_cursor_execute", _executed)
+
+
+def _connect(
+    dialect: Dialect, record: object, arguments: list[Any], keywords: Mapping[str, Any]
+) -> None:
+    for guard in _here.guards:
+        guard.connect(dialect, arguments, keywords)
+
+
+def _begin(connection: Connection) -> None:
+    for guard in _here.guards:
+        guard.begin(connection)
+
+
+def _check_out(dbapi: object, record: object, pooled: Any) -> None:
+    for guard in _here.guards:
+        guard.check_out(pooled)
+
+
+def _execute(connection: Connection, cursor: Any, statement: str, *rest: object) -> None:
+    for guard in _here.guards:
+        guard.execute(connection, cursor, statement)
+
+
+def _executed(connection: Connection, cursor: Any, statement: str, *rest: object) -> None:
+    for guard in _here.guards:
+        guard.executed(connection, cursor, statement)
 
 
 class _Guard:
-    """Listener of every engine: refuses what leads out of where the migrations run."""
+    """Refuses what leads out of where the migrations run."""
 
     def __init__(self, database: Database, url: sa.URL | None) -> None:
         self._database, self._url = database, url
-        self._thread = threading.get_ident()
         self._schemas: set[str] | None = None
         self._identities: dict[sa.URL, Identity | None] = {}
 
@@ -85,9 +125,7 @@ class _Guard:
             if not one.backend.is_volatile(one.settings.url) and one.settings.identity != self._own
         ]
 
-    def connect(
-        self, dialect: Dialect, record: object, arguments: list[Any], keywords: Mapping[str, Any]
-    ) -> None:
+    def connect(self, dialect: Dialect, arguments: list[Any], keywords: Mapping[str, Any]) -> None:
         self._refuse(_asked_for(dialect, arguments, keywords))
 
     def begin(self, connection: Connection) -> None:
@@ -97,15 +135,13 @@ class _Guard:
             connection.close()
             raise
 
-    def check_out(self, dbapi: object, record: object, pooled: Any) -> None:
+    def check_out(self, pooled: Any) -> None:
         # past the engine's Connection: engine.raw_connection()
         for one in self._database.host.dbs.values():
             if one.has_pool(pooled._pool):
                 self._refuse(one.settings.url)
 
-    def execute(self, connection: Connection, cursor: Any, statement: str, *rest: object) -> None:
-        if not self._is_watched:
-            return
+    def execute(self, connection: Connection, cursor: Any, statement: str) -> None:
         url = connection.engine.url
         self._refuse(url)  # the connection may be older than this
         here, dialect = self._identity(url), connection.dialect
@@ -115,19 +151,13 @@ class _Guard:
         if found is not None:
             self._refuse_name(found, dialect)
 
-    def executed(self, connection: Connection, cursor: Any, statement: str, *rest: object) -> None:
-        if not self._is_watched or connection.dialect.name != "sqlite":
-            return
-        if "attach" not in statement.lower():
+    def executed(self, connection: Connection, cursor: Any, statement: str) -> None:
+        if connection.dialect.name != "sqlite" or "attach" not in statement.lower():
             return
         # the file may be an expression, or a parameter
         files = cursor.connection.execute("SELECT file FROM pragma_database_list WHERE file <> ''")
         for (file,) in files.fetchall():
             self._refuse(sa.URL.create("sqlite", database=file))
-
-    @property
-    def _is_watched(self) -> bool:
-        return self._thread == threading.get_ident()
 
     def _identity(self, url: sa.URL) -> Identity | None:
         if url not in self._identities:  # names of servers are looked up for it
@@ -135,8 +165,6 @@ class _Guard:
         return self._identities[url]
 
     def _refuse(self, url: sa.URL) -> None:
-        if not self._is_watched:
-            return
         identity = self._identity(url)
         found = next((one for barred, one in self._barred if barred == identity), None)
         if found is None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import threading
 from functools import partial
 from pathlib import Path
 from textwrap import dedent
@@ -11,6 +12,7 @@ from typing import Any
 
 import pytest
 import sqlalchemy as sa
+from sqlalchemy import event
 
 from qapla_db.errors import QaplaError, Refused
 from qapla_db.migrations import migrate
@@ -21,7 +23,7 @@ from qapla_db.migrations.revisions import make_revision
 from qapla_db.migrations.shadow import shadow
 from tests.conftest import FreshURL
 from tests.migrations.conftest import MakeProject
-from tests.migrations.project import Project, rows
+from tests.migrations.project import WAIT, Project, rows
 
 WORDS = "connects to the database 'main' at"
 
@@ -162,6 +164,37 @@ def test_other_threads(project: Project, precious: sa.URL) -> None:
     with shadow(project.database()):
         pass
     assert [(1,), (2,)] == rows(precious, "SELECT id FROM precious ORDER BY id")
+
+
+def test_thread_in_a_statement(project: Project, precious: sa.URL) -> None:
+    """A thread that is in a statement while a shadow is migrated is not disturbed."""
+    database = project.database()
+    with shadow(database):
+        pass
+    begun, go = threading.Event(), threading.Event()
+    found: list[object] = []
+
+    def count() -> None:
+        with database.session(read_only=True) as session:
+            found.extend(session.execute(sa.text("SELECT count(*) FROM precious")).scalars())
+
+    def wait(*_: object) -> None:  # as a listener that measures times
+        if threading.current_thread() is thread:
+            begun.set()
+            go.wait(WAIT)
+
+    thread = threading.Thread(target=count)
+    event.listen(sa.Engine, "before_cursor_execute", wait)
+    try:
+        thread.start()
+        assert begun.wait(WAIT)
+        with shadow(database):
+            pass
+    finally:
+        go.set()
+        thread.join(WAIT)
+        event.remove(sa.Engine, "before_cursor_execute", wait)
+    assert [1] == found
 
 
 BEFORE = "op.execute(\"SELECT 'mysql.user', precious.id FROM precious\")"
