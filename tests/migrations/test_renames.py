@@ -301,12 +301,14 @@ def test_nobody_to_ask_about_two(small: Project) -> None:
     """Each possible pair has its flag."""
     small.write_env(
         "main",
-        models("table('users', sa.Column('height', sa.Integer), sa.Column('width', sa.Integer))"),
+        models(
+            "table('users', sa.Column('height', sa.Integer), sa.Column('its size', sa.Integer))"
+        ),
     )
     with pytest.raises(Refused) as raised:
         make_revision(small.database(), "rename")
     assert "--rename users.age:height" in str(raised.value)
-    assert "--rename users.age:width" in str(raised.value)
+    assert "--rename 'users.age:its size'" in str(raised.value)  # as the shell takes it
 
 
 @pytest.mark.parametrize("ask", [None, lambda question: False])

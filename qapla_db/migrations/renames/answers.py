@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
@@ -78,7 +79,7 @@ class Answers:
             + " gone from the models"
             for name in new
         )
-        flags = " or ".join(f"--rename {one.flag}" for one in candidates)
+        flags = " or ".join(f"--rename {shlex.quote(one.flag)}" for one in candidates)
         return Refused(
             f"no revision of {self.database!r} is written, for it is not known what was renamed: "
             f"{pairs}. Say it with {flags} (or with info={{'renamed_from': ...}} in the models), "
