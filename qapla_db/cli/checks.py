@@ -12,6 +12,7 @@ from qapla_db.cli.options import All, Choice, Json, Names, NamesAndRevision, one
 from qapla_db.cli.output import print_finding, print_json, print_table, say
 
 if TYPE_CHECKING:
+    from qapla_db.database import Database
     from qapla_db.migrations.plan import PlannedStep
     from qapla_db.migrations.status import DatabaseStatus
 
@@ -43,8 +44,8 @@ def status(
     else:
         columns = ("database", "state", "current", "head", "pending", "server", "address")
         print_table(columns, [_status_row(one) for one in found])
-        for one in found:
-            for note in _notes(one):
+        for database, one in zip(databases, found, strict=True):
+            for note in _notes(database, one):
                 say(f"{one.name}: {' '.join(note.split())}")
     if any(not one.ready or one.drift for one in found):
         raise typer.Exit(NO)
@@ -213,13 +214,16 @@ def _state(status: DatabaseStatus) -> str:
     return "drifted" if status.drift else "ready"
 
 
-def _notes(status: DatabaseStatus) -> Iterator[str]:
+def _notes(database: Database, status: DatabaseStatus) -> Iterator[str]:
+    from qapla_db.migrations.looking import command_for
+
     if status.problem:
         yield status.problem
     if status.migrating:
         yield f"is being migrated by {status.migrating}"
     if status.pending and status.recorded:
-        yield f"lacks {', '.join(status.pending)}; run: qapla-db upgrade {status.name}"
+        run = command_for(database, "upgrade")
+        yield f"lacks {', '.join(status.pending)}; run: {run}"
     for difference in status.drift or ():
         yield f"drift: {difference}"
 

@@ -106,7 +106,7 @@ def recreate(choice: Choice, names: Names = None, everything: All = False) -> No
     from qapla_db.migrations.commands import recreate as run
 
     for database in replace(choice, tests=True).databases(names, everything):
-        with explained(database):
+        with explained(database, makes=True):
             run(database)
         say(f"{database.name}: made {database.settings.address} anew")
 

@@ -20,7 +20,7 @@ from qapla_db.cli.output import short
 from qapla_db.database import Database
 from qapla_db.errors import MigrationError, QaplaError, ServerError
 from qapla_db.migrations.commands import FILE_TEMPLATE
-from qapla_db.migrations.looking import expect_present
+from qapla_db.migrations.looking import command_for, expect_present
 
 __all__ = ["config_of", "explained", "refuse_missing", "script_of"]
 
@@ -62,10 +62,13 @@ def script_of(database: Database) -> ScriptDirectory:
 
 
 @contextmanager
-def explained(database: Database, asked: str | None = None) -> Iterator[None]:
+def explained(
+    database: Database, asked: str | None = None, *, makes: bool = False
+) -> Iterator[None]:
     """Say of errors of the block what to do about them.
 
     :param asked: the revision that the user has named.
+    :param makes: the block makes the database, so that it is no advice to do so.
     """
     with warnings.catch_warnings():
         # Alembic warns of it, and then fails with a bare KeyError
@@ -73,7 +76,7 @@ def explained(database: Database, asked: str | None = None) -> Iterator[None]:
         try:
             yield
         except (CommandError, RevisionError, QaplaError, UserWarning) as error:
-            better = _better(error, database, asked)
+            better = _better(error, database, asked, makes)
             if better is None:
                 raise
             raise better from error
@@ -90,7 +93,9 @@ def refuse_missing(database: Database) -> None:
         expect_present(database)
 
 
-def _better(error: BaseException, database: Database, asked: str | None) -> QaplaError | None:
+def _better(
+    error: BaseException, database: Database, asked: str | None, makes: bool
+) -> QaplaError | None:
     causes = list(_causes(error))
     for cause in causes:
         gap = _GAP.fullmatch(str(cause)) if isinstance(cause, UserWarning) else None
@@ -100,10 +105,10 @@ def _better(error: BaseException, database: Database, asked: str | None) -> Qapl
             return _cannot_locate(database, str(cause.argument), asked)
         if isinstance(cause, MultipleHeads):
             return _two_heads(database)
-    if isinstance(error, ServerError) and not _is_there(database):
+    if isinstance(error, ServerError) and not makes and not _is_there(database):
         return ServerError(
             f"the database {database.name!r} at {database.settings.address} is not there; "
-            f"'qapla-db ensure {database.name}' makes and migrates it, as 'upgrade --create' does"
+            f"'{command_for(database, 'ensure')}' makes and migrates it, as 'upgrade --create' does"
         )
     if isinstance(error, ServerError) and _NOT_LET_IN.search(error.message):
         return _not_let_in(database, error)
@@ -172,7 +177,7 @@ def _cannot_locate(database: Database, revision: str, asked: str | None) -> Migr
         where = f"'qapla-db history {database.name}' lists what there is (databases: {names})"
     stamp = (
         "Bring the file back, or note the revision that the schema has: "
-        f"qapla-db stamp {database.name} REVISION --purge"
+        f"{command_for(database, 'stamp', 'REVISION', '--purge')}"
     )
     return MigrationError(f"{problem}. {where or stamp}")
 

@@ -19,6 +19,7 @@ from qapla_db.database import Database
 from qapla_db.errors import ConfigurationError, InvalidArgument, Refused
 from qapla_db.migrations.bases import Symbol
 from qapla_db.migrations.commands import current, migrate, run_alembic
+from qapla_db.migrations.looking import command_for
 from qapla_db.migrations.models import models_of
 from qapla_db.migrations.scaffold import Application, scaffold
 
@@ -122,10 +123,11 @@ def _refuse_tables(database: Database) -> None:
         if inspector.has_table(table.name, schema=table.schema)
     )
     if there:
+        stamp = command_for(database, "stamp", "REVISION")
         raise Refused(
             f"the database {database.name!r} at {database.settings.address} has tables of the "
             f"models ({', '.join(there)}) and no version, so its migrations do not know where to "
-            f"begin; if its schema is that of a revision: qapla-db stamp {database.name} REVISION"
+            f"begin; if its schema is that of a revision: {stamp}"
         )
 
 

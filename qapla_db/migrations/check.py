@@ -14,7 +14,7 @@ from alembic.script import Script, ScriptDirectory
 from qapla_db.database import Database
 from qapla_db.migrations.drift import differences
 from qapla_db.migrations.edits import edits_in
-from qapla_db.migrations.looking import look_at
+from qapla_db.migrations.looking import command_for, look_at
 from qapla_db.migrations.position import script_of
 from qapla_db.migrations.shadow import shadow
 from qapla_db.migrations.status import DatabaseStatus, status_of
@@ -72,7 +72,7 @@ def check(database: Database, *, live: bool = True) -> list[Problem]:
     problems = [*_heads(database, script), *_downgrades(database, script)]
     if live:
         status = status_of(database)
-        problems += _position(status)
+        problems += _position(database, status)
         if status.reachable:
             problems += _files(database, script)
     if not any(one.rule == "heads" for one in problems):
@@ -131,7 +131,7 @@ def _does_nothing(function: ast.FunctionDef) -> bool:
 # --- the database
 
 
-def _position(status: DatabaseStatus) -> Iterator[Problem]:
+def _position(database: Database, status: DatabaseStatus) -> Iterator[Problem]:
     name, problem = status.name, (status.problem or "it does not answer").rstrip(".")
     if not status.reachable:
         yield Problem(name, "unreachable", problem, "Or check without the database")
@@ -145,7 +145,7 @@ def _position(status: DatabaseStatus) -> Iterator[Problem]:
             "behind",
             f"the database at {status.address} is at {', '.join(status.current) or 'base'} and "
             f"lacks {', '.join(status.pending)}",
-            f"Run: qapla-db upgrade {name}",
+            f"Run: {command_for(database, 'upgrade')}",
         )
 
 
@@ -171,7 +171,7 @@ def _files(database: Database, script: ScriptDirectory) -> Iterator[Problem]:
             f"the file of the revision {revision} was edited after it was "
             f"applied{_when(one.applied)}",
             f"Undo the change in {path} and write a new revision for it; if it does to a database "
-            f"what it did before: qapla-db rewrite-record {database.name} --accept-edits",
+            f"what it did before: {command_for(database, 'rewrite-record', '--accept-edits')}",
             revision,
             path,
         )

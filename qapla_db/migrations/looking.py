@@ -21,7 +21,15 @@ from qapla_db.migrations.environment import OPTIONS
 from qapla_db.migrations.lock import lock_holder, protected
 from qapla_db.record import Record, RecordTable
 
-__all__ = ["Look", "expect_present", "look_at", "probe", "record_table", "version_table_of"]
+__all__ = [
+    "Look",
+    "command_for",
+    "expect_present",
+    "look_at",
+    "probe",
+    "record_table",
+    "version_table_of",
+]
 
 _SILENCE = 3
 """Seconds for which a server that has accepted a connection may say nothing."""
@@ -42,6 +50,15 @@ class Look:
     migrating: str | None = None
     record: Record | None = None
     mismatch: str | None = None
+
+
+def command_for(database: Database, command: str, *more: str) -> str:
+    """Return the command line that does something to this database.
+
+    Without ``--tests`` it would do it to another one of the same name.
+    """
+    of_tests = ["--tests"] if getattr(database.host, "endpoint", None) == "tests" else []
+    return " ".join(["qapla-db", command, database.name, *more, *of_tests])
 
 
 def expect_present(database: Database) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import pytest
 import sqlalchemy as sa
@@ -159,6 +160,33 @@ def test_recreate_refuses(make_project: MakeProject, cli_of: CliOf, fresh_url: F
     rows(url, "CREATE TABLE precious (id INTEGER)")
     assert "is the database that 'wsgi' uses" in cli_of(project).error("recreate")
     assert ["precious"] == tables(url)
+
+
+def test_recreate_that_may_not_create(
+    make_project: MakeProject, cli_of: CliOf, postgresql_url: sa.URL, fresh_url: FreshURL
+) -> None:
+    """recreate says why its database cannot be made, and not that another command makes it."""
+    name = f"clerk_{uuid4().hex[:8]}"
+    rows(postgresql_url, f"CREATE ROLE {name} LOGIN PASSWORD 'x'")
+    url = fresh_url("postgresql")
+    test = url.set(username=name, password="x", database=f"{url.database}_test")
+    project = make_project({"main": url}, {"main": test})
+    two_steps(project)
+    message = cli_of(project).error("recreate")
+    assert "permission denied" in message
+    assert "qapla-db ensure" not in message
+    rows(postgresql_url, f"DROP ROLE {name}")
+
+
+def test_tests_in_advice(make_project: MakeProject, cli_of: CliOf, fresh_url: FreshURL) -> None:
+    """What is advised for a database of the tests is not done to the one that is no test's."""
+    project = make_project({"main": fresh_url("sqlite")}, {"main": fresh_url("sqlite")})
+    two_steps(project)
+    cli = cli_of(project)
+    assert "'qapla-db ensure main --tests'" in cli.error("upgrade", "--tests")
+    cli("create", "--tests")
+    assert "run: qapla-db upgrade main --tests" in cli("status", "--tests", code=1).stdout
+    assert "Run: qapla-db upgrade main --tests" in cli("check", "--tests", code=1).stdout
 
 
 # --- the dialogue on a terminal
