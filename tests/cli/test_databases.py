@@ -5,7 +5,6 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 import pytest
 import sqlalchemy as sa
@@ -162,20 +161,17 @@ def test_recreate_refuses(make_project: MakeProject, cli_of: CliOf, fresh_url: F
     assert ["precious"] == tables(url)
 
 
-def test_recreate_that_may_not_create(
-    make_project: MakeProject, cli_of: CliOf, postgresql_url: sa.URL, fresh_url: FreshURL
+def test_recreate_that_cannot_create(
+    make_project: MakeProject, cli_of: CliOf, fresh_url: FreshURL, tmp_path: Path
 ) -> None:
     """recreate says why its database cannot be made, and not that another command makes it."""
-    name = f"clerk_{uuid4().hex[:8]}"
-    rows(postgresql_url, f"CREATE ROLE {name} LOGIN PASSWORD 'x'")
-    url = fresh_url("postgresql")
-    test = url.set(username=name, password="x", database=f"{url.database}_test")
-    project = make_project({"main": url}, {"main": test})
+    (tmp_path / "file").touch()
+    test = sa.URL.create("sqlite", database=str(tmp_path / "file/ships_test.sqlite3"))
+    project = make_project({"main": fresh_url("sqlite")}, {"main": test})
     two_steps(project)
     message = cli_of(project).error("recreate")
-    assert "permission denied" in message
+    assert "cannot be created at" in message
     assert "qapla-db ensure" not in message
-    rows(postgresql_url, f"DROP ROLE {name}")
 
 
 def test_tests_in_advice(make_project: MakeProject, cli_of: CliOf, fresh_url: FreshURL) -> None:
