@@ -19,6 +19,7 @@ from alembic.runtime.migration import MigrationContext
 from sqlalchemy.engine import Connection
 
 from qapla_db.errors import MigrationError
+from qapla_db.migrations.sqltext import as_written
 
 __all__ = ["create_index_concurrently", "drop_index_concurrently"]
 
@@ -193,8 +194,9 @@ def _settled(connection: Connection, wanted: _Wanted) -> _Found | None:
 
 def _find(connection: Connection, wanted: _Wanted) -> _Found | None:
     quote = connection.dialect.identifier_preparer.quote
-    parts = [quote(part) for part in (wanted.schema, wanted.table) if part]
-    row = connection.execute(_FIND, {"name": wanted.name, "table": ".".join(parts)}).first()
+    table = ".".join(quote(part) for part in (wanted.schema, wanted.table) if part)
+    values = {"name": wanted.name, "table": as_written(connection.dialect, table)}
+    row = connection.execute(_FIND, values).first()
     return None if row is None else _Found(*row)
 
 

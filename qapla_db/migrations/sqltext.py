@@ -8,10 +8,13 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
+from sqlalchemy.engine import Dialect
+
 __all__ = [
     "CREATE_TABLE",
     "NAME",
     "actions_of",
+    "as_written",
     "bare",
     "created_in",
     "names_of",
@@ -31,6 +34,12 @@ _TOKEN = re.compile(
     r"""|(?P<end>;)|(?P<space>\s+)""",
     re.DOTALL,
 )
+
+
+def as_written(dialect: Dialect, sql: str) -> str:
+    """Undo the doubling of percent signs in what a dialect has compiled, or quoted."""
+    doubled = dialect.paramstyle in ("format", "pyformat")
+    return sql.replace("%%", "%") if doubled else sql
 
 
 def pattern(text: str) -> re.Pattern[str]:

@@ -10,9 +10,10 @@ from typing import Any, Literal
 import sqlalchemy as sa
 from alembic.runtime.migration import MigrationContext, MigrationStep
 from sqlalchemy import event
-from sqlalchemy.engine import Connection
+from sqlalchemy.engine import Connection, Dialect
 
 from qapla_db.errors import MigrationError
+from qapla_db.migrations.sqltext import as_written
 
 __all__ = ["Plan", "Steps", "Undo", "at"]
 
@@ -49,6 +50,7 @@ class Steps:
         self._first: frozenset[str] = frozenset()
         self._before: frozenset[str] = frozenset()
         self._statements: list[str] = []
+        self._dialect: Dialect | None = None
 
     # --- hooks of Alembic
 
@@ -79,6 +81,7 @@ class Steps:
     @contextmanager
     def watching(self, connection: Connection) -> Iterator[None]:
         """Remember what is executed on a connection."""
+        self._dialect = connection.dialect
         event.listen(connection, "after_cursor_execute", self._executed)
         event.listen(connection, "commit", self._commits)
         try:
@@ -89,7 +92,7 @@ class Steps:
 
     def _executed(self, connection: Connection, cursor: object, statement: str, *_: object) -> None:
         if not statement.lstrip().lower().startswith(_QUERIES):
-            self._statements.append(_short(statement))
+            self._statements.append(_short(as_written(connection.dialect, statement)))
 
     def _commits(self, connection: Connection) -> None:
         self.committed = self.committed or not self._stamped
@@ -104,7 +107,9 @@ class Steps:
                 f"{where} outside of a revision: {_reason(error)}. Check that the server lets the "
                 "database's user have two connections and create the version table"
             )
-        statement = f" Statement: {_short(error.statement)}." if error.statement else ""
+        statement = ""
+        if error.statement and self._dialect is not None:
+            statement = f" Statement: {_short(as_written(self._dialect, error.statement))}."
         if self._stamped and error.connection_invalidated:
             after = "Whether it was committed is not known; ask for the current revision."
         else:

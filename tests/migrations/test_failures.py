@@ -21,8 +21,8 @@ CREATE = "op.create_table({!r}, sa.Column('id', sa.Integer, primary_key=True))"
 
 RUNWAYS = """
 op.create_table("runway", sa.Column("id", sa.Integer, primary_key=True))
-op.execute("INSERT INTO runway (id) VALUES (7)")
-op.execute("INSERT INTO nowhere (id) VALUES (7)")
+op.execute("INSERT INTO runway (id) VALUES (17 % 10)")
+op.execute("INSERT INTO nowhere (id) VALUES (17 % 10)")
 op.create_table("gate", sa.Column("id", sa.Integer, primary_key=True))
 """
 
@@ -49,7 +49,7 @@ def test_failing_halfway(project: Project, each_url: sa.URL) -> None:
         "'main' at ",
         f"in a1 -> a2 runways ({path}, line 13)",
         "nowhere",
-        "Statement: INSERT INTO nowhere (id) VALUES (7).",
+        "Statement: INSERT INTO nowhere (id) VALUES (17 % 10).",
     ):
         assert part in message
     kind = each_url.get_backend_name()
@@ -62,7 +62,7 @@ def test_failing_halfway(project: Project, each_url: sa.URL) -> None:
     else:
         assert "does not roll DDL back, and it is at a1." in message
         assert "[1] CREATE TABLE runway ( id INTEGER NOT NULL AUTO_INCREMENT" in message
-        assert "[2] INSERT INTO runway (id) VALUES (7). Undo them by hand" in message
+        assert "[2] INSERT INTO runway (id) VALUES (17 % 10). Undo them by hand" in message
         assert "airport" not in message
     assert (() if kind == "sqlite" else ("a1",)) == current(database)
 

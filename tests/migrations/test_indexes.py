@@ -186,14 +186,14 @@ def test_schema(postgresql: Project, postgresql_database_url: sa.URL) -> None:
     """An index of a table in a schema is looked for there."""
     url = postgresql_database_url
     rows(url, 'CREATE SCHEMA "Far"')
-    rows(url, 'CREATE TABLE "Far"."Air port" (id integer, city text)')
-    arguments = "'ix_airport_city', 'Air port', ['city'], schema='Far'"
+    rows(url, 'CREATE TABLE "Far"."Air % port" (id integer, city text)')
+    arguments = "'ix_airport_city', 'Air % port', ['city'], schema='Far'"
     database = with_index(postgresql, arguments)
     rows(url, "CREATE INDEX ix_airport_city ON airport (id)")
     migrate(database)
     migrate(database)
     found = rows(url, "SELECT schemaname, tablename FROM pg_indexes WHERE indexname LIKE 'ix_%'")
-    assert {("public", "airport"), ("Far", "Air port")} == set(found)
+    assert {("public", "airport"), ("Far", "Air % port")} == set(found)
     run_alembic(database, lambda config: _stamp(config, "a1"))
     migrate(database)
     assert ("a2",) == current(database)

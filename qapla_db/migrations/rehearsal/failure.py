@@ -6,9 +6,10 @@ import re
 from typing import Any
 
 import sqlalchemy as sa
-from sqlalchemy.engine import Connection
+from sqlalchemy.engine import Connection, Dialect
 
 from qapla_db.migrations.rehearsal.names import TEMPORARY
+from qapla_db.migrations.sqltext import as_written
 
 __all__ = ["Failure", "orphans", "reason_of"]
 
@@ -22,7 +23,7 @@ _WIDTH = 60
 _STATEMENT_WIDTH = 300
 
 
-def reason_of(error: BaseException) -> str:
+def reason_of(error: BaseException, dialect: Dialect) -> str:
     """Return what the server said, in a line."""
     cause = _database_error(error)
     if cause is None:
@@ -31,7 +32,7 @@ def reason_of(error: BaseException) -> str:
     said = " ".join(str(cause.orig).split())
     if detail and detail not in said:
         said = f"{said} {detail}"
-    statement = " ".join((cause.statement or "").split())
+    statement = " ".join(as_written(dialect, cause.statement or "").split())
     return f"{said}, in: {statement[:_STATEMENT_WIDTH]}" if statement else said
 
 

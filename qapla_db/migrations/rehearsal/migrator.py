@@ -112,7 +112,7 @@ class Migrator:
         connection.rollback()
         return Finding(
             kind,
-            reason_of(error),
+            reason_of(error, connection.dialect),
             table.key if table is not None else None,
             revision=self._failed(watch, error, self.heads(connection)),
             examples=examples,

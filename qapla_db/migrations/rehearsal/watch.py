@@ -15,7 +15,7 @@ from sqlalchemy import event
 from sqlalchemy.engine import Connection
 
 from qapla_db.migrations.rehearsal.names import TEMPORARY, Names
-from qapla_db.migrations.renames.operations import as_written
+from qapla_db.migrations.sqltext import as_written
 
 __all__ = ["Seen", "Watch"]
 

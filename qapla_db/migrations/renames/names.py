@@ -10,7 +10,8 @@ from alembic.operations import ops
 from alembic.runtime.migration import MigrationContext
 from sqlalchemy.engine import Dialect, Inspector
 
-from qapla_db.migrations.renames.operations import Statement, as_written, quoted, quoted_table
+from qapla_db.migrations.renames.operations import Statement, quoted, quoted_table
+from qapla_db.migrations.sqltext import as_written
 
 __all__ = ["constraint_names", "index_names"]
 

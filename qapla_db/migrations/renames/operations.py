@@ -13,12 +13,13 @@ from alembic.autogenerate.api import AutogenContext
 from alembic.operations import ops
 from sqlalchemy.engine import Dialect
 
+from qapla_db.migrations.sqltext import as_written
+
 __all__ = [
     "Rename",
     "RenameColumn",
     "RenameTable",
     "Statement",
-    "as_written",
     "column_rename",
     "quoted",
     "quoted_table",
@@ -96,12 +97,6 @@ def column_rename(
 def quoted(dialect: Dialect, name: str) -> str:
     """Return a name as SQL has it."""
     return as_written(dialect, dialect.identifier_preparer.quote(name))
-
-
-def as_written(dialect: Dialect, sql: str) -> str:
-    """Undo the doubling of percent signs, which op.execute() does by itself."""
-    doubled = dialect.paramstyle in ("format", "pyformat")
-    return sql.replace("%%", "%") if doubled else sql
 
 
 def quoted_table(dialect: Dialect, name: str, schema: str | None) -> str:
