@@ -117,6 +117,47 @@ def test_renamed_table(airports: Project) -> None:
     assert [] == kinds(change(airports, up, down))
 
 
+COPY = """
+op.rename_table("airport", "old")
+op.create_table(
+    "airport",
+    sa.Column("id", sa.Integer, primary_key=True),
+    sa.Column("iata", sa.String(3)),
+    sa.Column("name", sa.String(60), nullable=False),
+    sa.Column("elevation", sa.Integer),
+    sa.Column("country_id", sa.Integer, nullable=False),
+    sa.Column("region_id", sa.Integer),
+)
+op.execute(
+    "INSERT INTO airport "
+    "SELECT id, {iata}, name, elevation, country_id, region_id FROM old{rows}"
+)
+op.drop_table("old")
+"""
+LOST = ("lost table", "lost column", "lost rows", "changed values")
+
+
+@pytest.mark.parametrize(
+    ("iata", "rows", "expected"),
+    [("iata", "", []), ("iata", " WHERE id > 9", ["lost rows"]), ("'x'", "", ["changed values"])],
+)
+def test_copied_table(airports: Project, iata: str, rows: str, expected: list[str]) -> None:
+    """A table that was copied into a new one of its name is compared with that."""
+    report = change(airports, COPY.format(iata=iata, rows=rows), "pass")
+    assert expected == [one for one in kinds(report) if one in LOST]
+
+
+def test_copied_column(airports: Project) -> None:
+    """A column that was copied into a new one of its name is compared with that."""
+    steps = [
+        batch("airport", "alter_column('elevation', new_column_name='old')"),
+        batch("airport", "add_column(sa.Column('elevation', sa.Integer))"),
+        "op.execute('UPDATE airport SET elevation = old')",
+        batch("airport", "drop_column('old')"),
+    ]
+    assert [] == kinds(change(airports, "\n".join(steps), "pass"))
+
+
 def test_declared_rename(airports: Project) -> None:
     """A column that was copied and dropped is the old one where the revision says so."""
     up = "\n".join(

@@ -47,12 +47,16 @@ def losses_after_upgrade(
     findings, notes = [], []
     for key, cells in before.cells.items():
         table = after.tables.get(names.table(key))
+        if table is None and names.original(key) is None:
+            table = after.tables.get(key)  # a new one, to which the renamed one was copied
         if table is None:
             count = len(cells.raw)
             findings.append(Finding("lost table", f"{key}, {_rows(count)}", key, rows=count))
             continue
         now = {name: names.column(key, name) for name in cells.columns}
         left = {name: new for name, new in now.items() if new in table.columns}
+        anew = {*table.columns.keys()} - {*now.values()}
+        left |= {name: name for name in now if name not in left and name in anew}
         findings += [_lost_column(key, cells, name) for name in cells.columns if name not in left]
         found = _difference(connection, before, key, table, left)
         if found is not None:
