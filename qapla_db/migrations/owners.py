@@ -11,7 +11,10 @@ import socket
 from contextlib import suppress
 from pathlib import Path
 
-__all__ = ["is_abandoned", "new_token"]
+__all__ = ["TOKEN_PARTS", "is_abandoned", "new_token"]
+
+TOKEN_PARTS = 4
+"""How many parts a token has, with ``_`` between them."""
 
 _TOKEN = re.compile(r"(?P<host>[0-9a-f]{8})_(?P<pid>[0-9a-z]+)_(?P<start>[0-9a-z]+)_[0-9a-z]+")
 _DIGITS = "0123456789abcdefghijklmnopqrstuvwxyz"

@@ -26,7 +26,7 @@ from qapla_db.errors import MigrationError, QaplaError, Refused, ServerError
 from qapla_db.migrations.commands import Report, run_alembic
 from qapla_db.migrations.connections import connected, migration_engine
 from qapla_db.migrations.models import models_of
-from qapla_db.migrations.owners import is_abandoned, new_token
+from qapla_db.migrations.owners import TOKEN_PARTS, is_abandoned, new_token
 from qapla_db.record import is_production
 
 __all__ = ["Shadow", "shadow"]
@@ -197,13 +197,13 @@ def _create(database: Database, backend: Backend, url: sa.URL, access: Access) -
 def _drop(backend: Backend, url: sa.URL, maintenance: sa.URL | None, access: Access) -> None:
     try:
         backend.drop(url, maintenance, access)
-    except (QaplaError, sa.exc.DBAPIError):
+    except (QaplaError, sa.exc.DBAPIError) as error:
         # whatever went on in the block is worth more than this
         log.warning(
             "the shadow database %s could not be dropped; it is dropped by the next one that is "
-            "made after this process has ended",
+            "made after this process has ended: %s",
             safe_url(url),
-            exc_info=True,
+            " ".join(str(error).split()),
         )
 
 
@@ -243,23 +243,29 @@ def _check_place(database: Database, backend: Backend, engine: Engine, url: sa.U
 
 
 def _sweep_server(database: Database, backend: Backend, access: Access) -> None:
-    """Drop the shadows of this database whose processes are gone."""
+    """Drop the shadows of this database whose processes are gone.
+
+    :raises ServerError: nobody can connect, so no shadow can be made either.
+    """
     settings = database.settings
     base = backend.name_of(settings.url)
+    with backend.administration(settings.url, settings.default_url, access) as connection:
+        query = _NAMES.get(connection.dialect.name)
+        names = connection.exec_driver_sql(query).scalars().all() if query else ()
     try:
-        with backend.administration(settings.url, settings.default_url, access) as connection:
-            query = _NAMES.get(connection.dialect.name)
-            names = connection.exec_driver_sql(query).scalars().all() if query else ()
         for name in map(str, names):
             _, mark, token = name.rpartition(MARK)
             is_ours = mark and name.casefold() == shadow_name(backend, base, token).casefold()
             if is_ours and is_abandoned(token):
                 backend.drop(_named(settings.url, name), settings.default_url, access)
-    except (QaplaError, sa.exc.DBAPIError):
-        log.warning("abandoned shadows of %r could not be looked for", database.name, exc_info=True)
+    except (QaplaError, sa.exc.DBAPIError) as error:
+        reason = " ".join(str(error).split())
+        log.warning("an abandoned shadow of %r could not be dropped: %s", database.name, reason)
 
 
 def _sweep_directories() -> None:
     for path in Path(tempfile.gettempdir()).glob(f"{DIRECTORY}*"):
-        if is_abandoned(path.name.removeprefix(DIRECTORY).rpartition("_")[0]):
+        # behind the token are letters by chance, "_" among them
+        token = "_".join(path.name.removeprefix(DIRECTORY).split("_")[:TOKEN_PARTS])
+        if is_abandoned(token):
             shutil.rmtree(path, ignore_errors=True)

@@ -322,7 +322,8 @@ def test_database_of_postgresql(make_project: MakeProject, fresh_url: FreshURL, 
     with pytest.raises(Refused, match=r"names the database '.*current_database"):
         with shadow(database):
             pass
-    assert [] == rows(url, "SELECT * FROM pg_db_role_setting")
+    settings = "SELECT datname FROM pg_db_role_setting JOIN pg_database AS d ON d.oid = setdatabase"
+    assert (url.database,) not in rows(url, settings)
 
 
 def test_advice_for_postgresql(make_project: MakeProject, fresh_url: FreshURL) -> None:

@@ -168,6 +168,18 @@ def test_killed(shadowed: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPat
             victim.communicate(timeout=WAIT)
 
 
+def test_letters_by_chance(make_project: MakeProject, temporary: Path, fresh_url: FreshURL) -> None:
+    """The directory that a dead process has left is swept, whatever letters its name ends with."""
+    code = "from qapla_db.migrations.owners import new_token; print(new_token())"
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=WAIT
+    )
+    left = temporary / f"qapla_db_shadow_{done.stdout.strip()}_a_b__c_d"
+    left.mkdir()
+    with shadow(make_project({"main": fresh_url("sqlite")}).database(), revision=None):
+        assert not left.exists()
+
+
 def test_strangers_names_stay(make_project: MakeProject, server_database_url: sa.URL) -> None:
     """A database whose name only looks like a shadow's is nobody's to drop."""
     url = server_database_url
