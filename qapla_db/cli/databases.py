@@ -82,9 +82,12 @@ def drop(
     ] = None,
 ) -> None:
     """Delete databases with everything in them, after asking."""
+    from qapla_db.migrations.looking import expect_answer
+
     databases = choice.databases(names, everything)
     _refuse_other_names(yes or [], databases)
     for database in databases:
+        expect_answer(database)
         database.check_droppable(confirm=database.name)
     # nothing is dropped before everything is confirmed
     for database in databases:
@@ -104,14 +107,19 @@ def recreate(choice: Choice, names: Names = None, everything: All = False) -> No
 
     from qapla_db.cli.explain import explained
     from qapla_db.migrations.commands import recreate as run
+    from qapla_db.migrations.looking import expect_answer
 
     for database in replace(choice, tests=True).databases(names, everything):
         with explained(database, makes=True):
+            expect_answer(database)
             run(database)
         say(f"{database.name}: made {database.settings.address} anew")
 
 
 def _create(database: Database) -> None:
+    from qapla_db.migrations.looking import expect_answer
+
+    expect_answer(database)
     address = database.settings.address
     if database.create():
         say(f"{database.name}: created {address}")
@@ -122,10 +130,13 @@ def _wait_for(database: Database, seconds: float) -> None:
 
     :raises ServerError: it does not in time, or it answers with a refusal.
     """
+    from qapla_db.migrations.looking import expect_answer
+
     deadline = time.monotonic() + seconds
     told = False
     while True:
         try:
+            expect_answer(database)
             database.exists()
             return
         except ServerError as error:

@@ -20,7 +20,7 @@ from qapla_db.cli.output import short
 from qapla_db.database import Database
 from qapla_db.errors import MigrationError, QaplaError, ServerError
 from qapla_db.migrations.commands import FILE_TEMPLATE
-from qapla_db.migrations.looking import command_for, expect_present
+from qapla_db.migrations.looking import command_for, expect_answer, expect_present
 
 __all__ = ["config_of", "explained", "refuse_missing", "script_of"]
 
@@ -85,12 +85,14 @@ def explained(
 def refuse_missing(database: Database) -> None:
     """Refuse a database that is not there, also where connecting would create it.
 
-    :raises ServerError: it is a file of SQLite, and missing; a server says so itself.
+    :raises ServerError: it is a file of SQLite, and missing (a server says so itself), or
+        its server does not answer.
     :raises MigrationError: it has no migrations directory, which is to be written first.
     """
     config_of(database)
     with explained(database):
         expect_present(database)
+        expect_answer(database)
 
 
 def _better(
@@ -138,6 +140,7 @@ def _causes(error: BaseException | None) -> Iterator[BaseException]:
 
 def _is_there(database: Database) -> bool:
     try:
+        expect_answer(database)
         return database.exists()
     except QaplaError:
         return True  # who knows; the first error is the better one

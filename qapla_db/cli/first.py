@@ -19,7 +19,7 @@ from qapla_db.database import Database
 from qapla_db.errors import ConfigurationError, InvalidArgument, Refused
 from qapla_db.migrations.bases import Symbol
 from qapla_db.migrations.commands import current, migrate, run_alembic
-from qapla_db.migrations.looking import command_for
+from qapla_db.migrations.looking import command_for, expect_answer
 from qapla_db.migrations.models import models_of
 from qapla_db.migrations.scaffold import Application, scaffold
 
@@ -104,6 +104,7 @@ def initialize(found: Found, database: Database) -> None:
     """
     if not (Path(database.migrations_path) / "env.py").is_file():
         write_scaffold(found, [database], [])
+    expect_answer(database)
     if database.create():
         say(f"{database.name}: created {database.settings.address}")
     with explained(database):

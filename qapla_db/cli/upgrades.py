@@ -31,12 +31,15 @@ def upgrade(
     """Migrate databases to a revision, head if none is named."""
     from qapla_db.cli.explain import explained, refuse_missing
     from qapla_db.migrations.commands import migrate
+    from qapla_db.migrations.looking import expect_answer
 
     databases, others = choice.databases_and_others(words, everything)
     revision = one_revision(others, "head")
     for database in databases:
-        if create and database.create():
-            say(f"{database.name}: created {database.settings.address}")
+        if create:
+            expect_answer(database)
+            if database.create():
+                say(f"{database.name}: created {database.settings.address}")
         refuse_missing(database)
         with explained(database, revision):
             migrate(database, revision, report=say)

@@ -20,10 +20,12 @@ from qapla_db.migrations.commands import run_alembic
 from qapla_db.migrations.environment import OPTIONS
 from qapla_db.migrations.lock import lock_holder, protected
 from qapla_db.record import Record, RecordTable
+from qapla_db.record_reader import has_answered
 
 __all__ = [
     "Look",
     "command_for",
+    "expect_answer",
     "expect_present",
     "look_at",
     "probe",
@@ -68,6 +70,22 @@ def expect_present(database: Database) -> None:
     """
     settings = database.settings
     settings.backend.check_present(settings.url, _access(database))
+
+
+def expect_answer(database: Database) -> None:
+    """Raise where a server accepts connections and says nothing, before anybody waits for it.
+
+    Only drivers that would do so for minutes are asked.
+
+    :raises ServerError: it says nothing.
+    """
+    if database.settings.url.drivername.partition("+")[2] not in _PATIENCE:
+        return
+    try:
+        probe(database)
+    except ServerError as error:
+        if not has_answered(database.settings, error.__cause__):
+            raise
 
 
 def probe(database: Database) -> None:

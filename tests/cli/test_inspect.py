@@ -7,6 +7,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Iterator
 from textwrap import dedent
 from typing import Any
 
@@ -215,18 +216,66 @@ def test_doctor_without_a_server(make_project: MakeProject, cli_of: CliOf) -> No
     assert "hush" not in text
 
 
-def test_doctor_of_a_silent_server(make_project: MakeProject, cli_of: CliOf) -> None:
-    """doctor waits seconds, not minutes, for a server that accepts a connection and is silent."""
+@pytest.fixture
+def silent() -> Iterator[int]:
+    """The port of a server that accepts connections and says nothing, for half a minute."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         limit = threading.Timer(30, server.close)
         limit.start()
-        port = server.getsockname()[1]
-        cli = cli_of(make_project({"main": f"mariadb://nobody:hush@127.0.0.1:{port}/shop"}))
-        began = time.monotonic()
-        text = cli("doctor", code=1).stdout
+        yield server.getsockname()[1]
         limit.cancel()
+
+
+def test_doctor_of_a_silent_server(make_project: MakeProject, cli_of: CliOf, silent: int) -> None:
+    """doctor waits seconds, not minutes, for a server that accepts a connection and is silent."""
+    cli = cli_of(make_project({"main": f"mariadb://nobody:hush@127.0.0.1:{silent}/shop"}))
+    began = time.monotonic()
+    text = cli("doctor", code=1).stdout
     assert time.monotonic() - began < 10
     assert "does not answer" in text
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["ensure", "--wait", "1"],
+        ["create"],
+        ["drop", "--yes", "main"],
+        ["recreate"],
+        ["initdb"],
+        ["upgrade"],
+        ["upgrade", "--create"],
+        ["current"],
+    ],
+    ids=" ".join,
+)
+def test_silent_server(
+    make_project: MakeProject, cli_of: CliOf, silent: int, arguments: list[str]
+) -> None:
+    """No command waits minutes for a server that accepts a connection and is silent."""
+    url = f"mariadb://nobody:hush@127.0.0.1:{silent}/shop_test"
+    cli = cli_of(make_project({"main": url}, {"main": url}))
+    began = time.monotonic()
+    assert "does not answer" in cli(*arguments, code=3).stderr
+    assert time.monotonic() - began < 15
+
+
+@pytest.mark.parametrize("command", ["revision", "rehearse", "check"])
+def test_shadow_without_a_server(make_project: MakeProject, cli_of: CliOf, command: str) -> None:
+    """What needs a scratch database says in one line that its server is down."""
+    project = make_project({"main": "postgresql://nobody:hush@127.0.0.1:1/shop"})
+    two_steps(project)
+    done = subprocess.run(
+        [sys.executable, "-m", "qapla_db", command, "-A", f"{project.module}:app"],
+        cwd=project.root,
+        capture_output=True,
+        text=True,
+        timeout=WAIT,
+    )
+    assert 3 == done.returncode
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("error: ")
+    assert "hush" not in line
 
 
 # --- lint
