@@ -59,6 +59,34 @@ def test_values(ships: Project, postgresql_database_url: sa.URL) -> None:
     assert [(1, "sold"), (2, "new")] == rows(url, "SELECT id, state FROM ship ORDER BY id")
 
 
+def test_value_between(ships: Project, postgresql_database_url: sa.URL) -> None:
+    """Values that are added before another one are before it, whatever is written in them."""
+    pytest.importorskip("alembic_postgresql_enum")
+    change(ships, STATE.format("'new', 'sold'"))
+    change(ships, STATE.format("'new', 'it\\'s :so', 'it is', 'sold', '5%'"))
+    assert ["new", "it's :so", "it is", "sold", "5%"] == labels(postgresql_database_url)
+    downgrade(ships.database(), "-1")
+    assert ["new", "sold"] == labels(postgresql_database_url)
+
+
+OTHER = ', sa.Column("the State", {})'
+
+
+@pytest.mark.parametrize("other", ["sa.String(8)", 'sa.Enum("a", "b", "c", name="Other state")'])
+def test_type_of_a_column(ships: Project, postgresql_database_url: sa.URL, other: str) -> None:
+    """A column gets an enum for text or another enum, and back, with what is in it."""
+    pytest.importorskip("alembic_postgresql_enum")
+    enum = 'sa.Enum("a", "b", name="state")'
+    stored = 'SELECT "the State"::text FROM ship'
+    change(ships, OTHER.format(enum))
+    rows(postgresql_database_url, "INSERT INTO ship VALUES (1, 'b')")
+    change(ships, OTHER.format(other))
+    change(ships, OTHER.format(enum))
+    for _ in range(2):
+        downgrade(ships.database(), "-1")
+        assert [("b",)] == rows(postgresql_database_url, stored)
+
+
 def test_added_column(
     ships: Project, postgresql_database_url: sa.URL, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -10,7 +10,8 @@ import importlib
 import importlib.util
 import logging
 import sys
-from typing import Any
+from collections.abc import Iterator, Sequence
+from typing import Any, cast
 
 import sqlalchemy as sa
 from alembic.autogenerate.api import AutogenContext
@@ -18,7 +19,7 @@ from alembic.operations import ops
 from sqlalchemy.engine import Dialect
 from sqlalchemy.types import TypeEngine
 
-from qapla_db.migrations.renames.operations import Statement, quoted_table
+from qapla_db.migrations.renames.operations import Statement, quoted, quoted_table
 
 __all__ = ["compare_enums", "made_elsewhere", "write_plainly"]
 
@@ -65,22 +66,62 @@ def _is_no_complaint(record: logging.LogRecord) -> bool:
 
 
 def write_plainly(dialect: Dialect, script: ops.MigrationScript) -> None:
-    """Write how types are made as SQL; the package's way fails with ``--sql``."""
+    """Write how types are made and get values as SQL, and how columns are cast to them.
+
+    The package's way to make them fails with ``--sql``, its way to add a value before
+    another one adds it after that, and it casts on the way there alone.
+    """
+    if dialect.name != "postgresql" or sys.modules.get(PACKAGE) is None:
+        return
     for side in (script.upgrade_ops, script.downgrade_ops):
-        if side is not None and PACKAGE in sys.modules:
-            side.ops[:] = [_plain(dialect, one) for one in side.ops]
+        if side is not None:
+            side.ops[:] = [plain for one in side.ops for plain in _plain(dialect, one)]
+            _cast(dialect, side.ops)
 
 
-def _plain(dialect: Dialect, operation: ops.MigrateOperation) -> ops.MigrateOperation:
-    kind = getattr(operation, "operation_name", "")
-    if kind not in ("create_enum", "drop_enum"):
-        return operation
-    found: Any = operation
+def _plain(dialect: Dialect, operation: ops.MigrateOperation) -> list[ops.MigrateOperation]:
+    kind, found = getattr(operation, "operation_name", ""), cast(Any, operation)
+    if kind not in ("create_enum", "drop_enum", "add_enum_value"):
+        return [operation]
     schema = None if found.schema == dialect.default_schema_name else found.schema
     name = quoted_table(dialect, found.name, schema)
-    values = ", ".join("'" + str(one).replace("'", "''") + "'" for one in found.enum_values)
+    if kind == "add_enum_value":
+        return [
+            ops.ExecuteSQLOp(f"ALTER TYPE {name} ADD VALUE {value}".replace(":", "\\:"))
+            for value in _added(found.old_values, found.new_values)
+        ]
+    values = ", ".join(map(_literal, found.enum_values))
     create, drop = f"CREATE TYPE {name} AS ENUM ({values})", f"DROP TYPE {name}"
-    return Statement(create, drop) if kind == "create_enum" else Statement(drop, create)
+    return [Statement(create, drop) if kind == "create_enum" else Statement(drop, create)]
+
+
+def _added(old: Sequence[str], new: Sequence[str]) -> Iterator[str]:
+    """Yield the values that are new, in their order, each with its place."""
+    for place, value in enumerate(new):
+        if value not in old:
+            next_one = next((one for one in new[place:] if one in old), None)
+            yield _literal(value) + (f" BEFORE {_literal(next_one)}" if next_one else "")
+
+
+def _literal(value: str) -> str:
+    return "'" + str(value).replace("'", "''") + "'"
+
+
+def _cast(dialect: Dialect, operations: Sequence[ops.MigrateOperation]) -> None:
+    """Let columns of text and of other enums be cast to the enum that they get."""
+    using: Any = importlib.import_module(f"{PACKAGE}.add_postgres_using_to_text")
+    for group in operations:
+        for one in group.ops if isinstance(group, ops.ModifyTableOps) else ():
+            if not isinstance(one, ops.AlterColumnOp) or one.modify_type is None:
+                continue
+            enum = _enum(one.modify_type)
+            if not isinstance(enum, sa.Enum) or not enum.native_enum or enum.name is None:
+                continue
+            if isinstance(one.existing_type, sa.String):  # an Enum is one too
+                name = quoted_table(dialect, enum.name, enum.schema)
+                column = quoted(dialect, one.column_name)
+                one.kw["postgresql_using"] = f"{column}::text::{name}"
+                one.__class__ = using.PostgresUsingAlterColumnOp
 
 
 def made_elsewhere(found: TypeEngine[Any], context: AutogenContext) -> str | None:
