@@ -5,9 +5,10 @@ from __future__ import annotations
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 from weakref import ReferenceType, ref
 
@@ -17,6 +18,7 @@ from sqlalchemy.pool import ConnectionPoolEntry, Pool, PoolProxiedConnection
 
 from qapla_db.database import Database
 from qapla_db.errors import Leak
+from qapla_db.testing.listening import Listeners
 from qapla_db.testing.places import place
 
 __all__ = ["GRACE", "Watch"]
@@ -48,18 +50,12 @@ class Watch:
     def __init__(self) -> None:
         self._out: set[Held] = set()
         self._lock = threading.Lock()
-        self._listeners: list[tuple[type, str, Callable[..., Any]]] = [
-            (Pool, "checkout", self._check_out),
-            (Pool, "checkin", self._check_in),
-            (Engine, "before_cursor_execute", self._execute),
-        ]
-        for target, name, listener in self._listeners:
-            event.listen(target, name, listener)
+        _listen()
+        _watching.add(self)
 
     def close(self) -> None:
         """Watch no longer."""
-        for target, name, listener in self._listeners:
-            event.remove(target, name, listener)
+        _watching.remove(self)
 
     @contextmanager
     def nothing_left(
@@ -74,8 +70,9 @@ class Watch:
             line where it is. What the block itself raises passes.
         """
         watched = list(databases)
-        before, threads = set(self._out), set(threading.enumerate())
-        allowed = tuple(allowed_threads)
+        with self._lock:
+            before = set(self._out)
+        threads, allowed = set(threading.enumerate()), tuple(allowed_threads)
         yield
 
         def look() -> list[str]:
@@ -105,27 +102,51 @@ class Watch:
                 if database.has_pool(pool):
                     yield _described(one, database)
 
-    # --- listeners
+    # --- what is heard
 
-    def _check_out(
-        self, dbapi: Any, record: ConnectionPoolEntry, fairy: PoolProxiedConnection
-    ) -> None:
-        pool: Pool = fairy._pool
-        thread = threading.current_thread().name
-        held = Held(ref(pool), ref(fairy), place(), thread, _pid(dbapi))
-        record.info[_HELD] = held
+    def took(self, held: Held) -> None:
+        """Note that a connection was taken."""
         with self._lock:
             self._out.add(held)
 
-    def _check_in(self, dbapi: object, record: ConnectionPoolEntry) -> None:
-        held = record.info.pop(_HELD, None)
+    def gave_back(self, held: Held) -> None:
+        """Note that a connection was given back."""
         with self._lock:
             self._out.discard(held)
 
-    def _execute(self, connection: Connection, cursor: object, sql: str, *rest: object) -> None:
-        held: Held | None = connection.connection.info.get(_HELD)
-        if held is not None:
-            held.sql = sql
+
+_watching: Listeners[Watch] = Listeners()
+
+
+@cache
+def _listen() -> None:
+    event.listen(Pool, "checkout", _check_out)
+    event.listen(Pool, "checkin", _check_in)
+    event.listen(Engine, "before_cursor_execute", _execute)
+
+
+def _check_out(dbapi: Any, record: ConnectionPoolEntry, fairy: PoolProxiedConnection) -> None:
+    watches = _watching.now
+    if not watches:
+        return
+    thread = threading.current_thread().name
+    held = Held(ref(fairy._pool), ref(fairy), place(), thread, _pid(dbapi))
+    record.info[_HELD] = held
+    for watch in watches:
+        watch.took(held)
+
+
+def _check_in(dbapi: object, record: ConnectionPoolEntry) -> None:
+    held = record.info.pop(_HELD, None)
+    if held is not None:
+        for watch in _watching.now:
+            watch.gave_back(held)
+
+
+def _execute(connection: Connection, cursor: object, sql: str, *rest: object) -> None:
+    held: Held | None = connection.connection.info.get(_HELD)
+    if held is not None:
+        held.sql = sql
 
 
 def _described(one: Held, database: Database) -> str:

@@ -7,7 +7,7 @@ import threading
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import cache, lru_cache
 from typing import Any
 
 from sqlalchemy import event
@@ -15,6 +15,7 @@ from sqlalchemy.engine import Connection, Engine
 from sqlalchemy.orm import ORMExecuteState, Session
 
 from qapla_db.errors import Misuse, UnexpectedQueries
+from qapla_db.testing.listening import Listeners
 from qapla_db.testing.places import place
 from qapla_db.testing.statements import parse
 
@@ -69,12 +70,11 @@ class Queries(Sequence[Query]):
         more = len(self) - SHOWN
         return "\n".join([*lines, f"      ... and {more} more"] if more > 0 else lines)
 
-    def note(self, connection: Connection, cursor: object, sql: str, *rest: Any) -> None:
-        """Listen to ``before_cursor_execute``."""
-        values, _, many = rest
+    def note(self, sql: str, rows: int) -> None:
+        """Note a statement, if it counts."""
         if _is_of_transactions(sql) or (self._match and not self._match.search(sql)):
             return
-        query = Query(sql, len(values) if many else 1, place())
+        query = Query(sql, rows, place())
         with self._lock:
             self._sent.append(query)
 
@@ -89,11 +89,9 @@ def recorded(match: str | None = None) -> Iterator[Queries]:
     :param match: count only statements that this regular expression is found in.
     """
     queries = Queries(re.compile(match, re.IGNORECASE) if match is not None else None)
-    event.listen(Engine, "before_cursor_execute", queries.note)
-    try:
+    _listen()
+    with _recording.during(queries):
         yield queries
-    finally:
-        event.remove(Engine, "before_cursor_execute", queries.note)
 
 
 @contextmanager
@@ -147,20 +145,41 @@ def no_lazy_loads() -> Iterator[None]:
     :raises UnexpectedQueries: an AssertionError that names the attribute and the line.
     """
     found: list[UnexpectedQueries] = []
-
-    def look(state: ORMExecuteState) -> None:
-        what = _lazily_loaded(state)
-        if what is not None and not state.session._flushing:
-            found.append(UnexpectedQueries(f"{what} is loaded lazily, by {place()}"))
-            raise found[-1]
-
-    event.listen(Session, "do_orm_execute", look)
-    try:
+    _listen()
+    with _forbidding.during(found):
         yield
-    finally:
-        event.remove(Session, "do_orm_execute", look)
     if found:
         raise found[0]
+
+
+_recording: Listeners[Queries] = Listeners()
+_forbidding: Listeners[list[UnexpectedQueries]] = Listeners()
+
+
+@cache
+def _listen() -> None:
+    event.listen(Engine, "before_cursor_execute", _note)
+    event.listen(Session, "do_orm_execute", _forbid)
+
+
+def _note(
+    connection: Connection, cursor: object, sql: str, values: Any, context: object, many: bool
+) -> None:
+    for queries in _recording.now:
+        queries.note(sql, len(values) if many else 1)
+
+
+def _forbid(state: ORMExecuteState) -> None:
+    found = _forbidding.now
+    if not found:
+        return
+    what = _lazily_loaded(state)
+    if what is None or state.session._flushing:
+        return
+    error = UnexpectedQueries(f"{what} is loaded lazily, by {place()}")
+    for errors in found:
+        errors.append(error)
+    raise error
 
 
 def _lazily_loaded(state: ORMExecuteState) -> str | None:
