@@ -21,6 +21,7 @@ from qapla_db.migrations.bases import Symbol
 from qapla_db.migrations.commands import current, migrate, run_alembic
 from qapla_db.migrations.looking import command_for, expect_answer
 from qapla_db.migrations.models import models_of
+from qapla_db.migrations.position import refuse_dependent
 from qapla_db.migrations.scaffold import Application, scaffold
 
 __all__ = ["initialize", "merge_heads", "write_scaffold"]
@@ -89,7 +90,12 @@ def _application(found: Found) -> Application:
 
 
 def merge_heads(database: Database, heads: Sequence[str], message: str) -> str:
-    """Write a revision that follows all of several, and return its file."""
+    """Write a revision that follows all of several, and return its file.
+
+    :raises MigrationError: one depends on another, and no revision that follows both
+        can be applied.
+    """
+    refuse_dependent(database, heads)
     config = config_of(database)
     config.cmd_opts = Namespace(quiet=True)
     script = command.merge(config, list(heads), message=message)

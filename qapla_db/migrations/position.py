@@ -12,7 +12,7 @@ from alembic.util import CommandError
 from qapla_db.database import Database
 from qapla_db.errors import MigrationError
 
-__all__ = ["Position", "position", "script_of"]
+__all__ = ["Position", "position", "refuse_dependent", "script_of"]
 
 
 @dataclass(frozen=True)
@@ -67,6 +67,24 @@ def position(
     steps = reversed(ancestors(script, heads))
     pending = tuple(one.revision for one in steps if one.revision not in applied)
     return Position(tuple(sorted(current)), heads, pending if can_tell else None, unknown)
+
+
+def refuse_dependent(database: Database, heads: Collection[str]) -> None:
+    """Raise MigrationError where of several heads one depends on another.
+
+    Alembic writes a revision that follows both, and fails when it is applied.
+    """
+    name, script = database.name, script_of(database)
+    wanted = {found.revision for one in heads for found in script.get_revisions(one) if found}
+    for one in sorted(wanted):
+        before = {found.revision for found in ancestors(script, [one])} - {one}
+        for other in sorted(before & wanted):
+            raise MigrationError(
+                f"the heads of {name!r} cannot be joined in one revision: {one} depends on "
+                f"{other}, and Alembic cannot apply a revision that follows both. Join {other} "
+                f"with other heads first (qapla-db merge {name} {other} ...), or keep these two "
+                f"and go to both: qapla-db upgrade {name} heads"
+            )
 
 
 def ancestors(script: ScriptDirectory, revisions: Iterable[str]) -> list[Script]:

@@ -247,6 +247,18 @@ def two(make_project: MakeProject, fresh_url: FreshURL) -> Project:
     return project
 
 
+def test_merge_of_dependent_heads(project: Project, cli: Cli) -> None:
+    """Heads that no revision can follow together are not joined, and the way on is said."""
+    two_steps(project)
+    project.revision("b1", "pass")
+    path = project.directory("main") / "versions" / "b1_.py"
+    path.write_text(path.read_text().replace("depends_on = None", "depends_on = 'a2'"))
+    path.write_text(path.read_text().replace("branch_labels = ", ""))
+    before = project.versions()
+    assert "qapla-db upgrade main heads" in cli.error("merge")
+    assert before == project.versions()
+
+
 def test_unknown_revision(two: Project, cli_of: CliOf) -> None:
     """A revision that nobody has is told as such, with the command that lists them."""
     line = cli_of(two).error("upgrade", "main", "nope")
