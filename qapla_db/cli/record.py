@@ -41,9 +41,10 @@ def rewrite_record(
 
     For a copy that was restored elsewhere on purpose, or a name or environment that was changed.
     """
-    databases = choice.databases(names, False)
+    databases = choice.databases(names, not names)
     if len(databases) > 1:
-        raise WrongUsage("the record of one database at a time is rewritten; name one")
+        known = ", ".join(one.name for one in databases)
+        raise WrongUsage(f"the record of one database at a time is rewritten; name one of {known}")
     if accept_edits:
         _accept_edits(databases[0], yes)
     else:

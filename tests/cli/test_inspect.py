@@ -294,3 +294,6 @@ def test_lint(make_project: MakeProject, cli_of: CliOf, fresh_url: FreshURL) -> 
     (found,) = cli.json("lint", "a3", codes=(1,))
     assert ("main", "a3", "drop-table") == (found["database"], found["revision"], found["rule"])
     assert "" == cli("lint", "main", "a1").stdout
+    assert "" == cli("lint", "main", "-1").stdout
+    for far in ("-3", "-9"):
+        assert f"no revision '{far}'" in cli.error("lint", "main", far)

@@ -9,6 +9,7 @@ from alembic.operations import ops
 from alembic.script import Script, ScriptDirectory
 
 from qapla_db.database import Database
+from qapla_db.errors import MigrationError
 from qapla_db.migrations.lint.allowed import comments
 from qapla_db.migrations.lint.operations import created_by, risks_of
 from qapla_db.migrations.lint.rules import ALLOW, NOT_SEEN, RULES, SAY, Risk, rule_for
@@ -64,9 +65,17 @@ def lint(database: Database, revisions: Iterable[str] | None = None) -> list[Fin
         everything = list(scripts.walk_revisions())[::-1]
         if wanted is None:
             return everything
-        chosen = {
-            script.revision for one in wanted for script in scripts.get_revisions(one) if script
-        }
+        chosen: set[str] = set()
+        for one in wanted:
+            # of "-9" it may be None or a text, where there are not so many
+            found: tuple[object, ...] = scripts.get_revisions(one)
+            known = {script.revision for script in found if isinstance(script, Script)}
+            if len(known) < len(found):
+                raise MigrationError(
+                    f"the database {database.name!r} has no revision {one!r} to look at in "
+                    f"{scripts.dir}; 'qapla-db history {database.name}' lists what there is"
+                )
+            chosen |= known
         return [script for script in everything if script.revision in chosen]
 
     return [finding for seen in see(database, choose) for finding in _findings(seen)]
