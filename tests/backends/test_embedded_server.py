@@ -210,7 +210,9 @@ def gate(home: Path) -> tuple[Path, Path]:
 
 
 def in_gate(programs: Path) -> bool:
-    listed = subprocess.run(["ps", "-ww", "-eo", "args"], capture_output=True, text=True, check=True)
+    listed = subprocess.run(
+        ["ps", "-ww", "-eo", "args"], capture_output=True, text=True, check=True
+    )
     return any(f"{programs}/pg_ctl start" in line for line in listed.stdout.splitlines())
 
 
