@@ -65,6 +65,9 @@ class Browser:
 @contextmanager
 def demo(data: Path) -> Iterator[Browser]:
     """Start the demo on a free port, and end it as Ctrl-C does."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        # in the background of a shell; to be deaf is inherited, a handler is not
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     process = subprocess.Popen(
         [sys.executable, "-u", "-m", "rotarran.demo", "--port", "0"],
         stdout=subprocess.PIPE,
