@@ -25,6 +25,7 @@ from qapla_db.database import Database
 from qapla_db.errors import MigrationError, QaplaError, Refused, ServerError
 from qapla_db.migrations.commands import Report, run_alembic
 from qapla_db.migrations.connections import connected, migration_engine
+from qapla_db.migrations.looking import expect_answer
 from qapla_db.migrations.models import models_of
 from qapla_db.migrations.owners import TOKEN_PARTS, is_abandoned, new_token
 from qapla_db.record import is_production
@@ -95,6 +96,7 @@ def shadow(
     :raises ServerError: it cannot be created.
     :raises MigrationError: a revision failed on it.
     """
+    expect_answer(database)
     _check(database, allow_production=allow_production)
     backend = database.backend
     with _place(database, backend) as url, migration_engine(database, backend, url, _WAIT) as found:
@@ -114,7 +116,7 @@ def _check(database: Database, *, allow_production: bool) -> None:
         raise Refused(
             f"no shadow database is made beside {name!r} at {settings.address}, which is of the "
             f"environment 'production' ('db:{name}:environment', or its own record); use the "
-            "settings of a development machine, or pass allow_production=True"
+            "settings of a development machine (a program: allow_production=True)"
         )
     if database.backend.name not in ("mysql", "mariadb"):
         return

@@ -15,6 +15,7 @@ import pytest
 import sqlalchemy as sa
 
 from qapla_db.cli.diagram import mermaid
+from qapla_db.migrations import looking
 from tests.cli.conftest import Cli, CliOf, Files
 from tests.cli.test_databases import ended, spawn, two_steps
 from tests.cli.test_init import models, newcomer
@@ -217,13 +218,29 @@ def test_doctor_without_a_server(make_project: MakeProject, cli_of: CliOf) -> No
 
 
 @pytest.fixture
-def silent() -> Iterator[int]:
+def silent(monkeypatch: pytest.MonkeyPatch) -> Iterator[int]:
     """The port of a server that accepts connections and says nothing, for half a minute."""
+    # a test need not wait as long as a user does
+    monkeypatch.setitem(looking._PATIENCE["pymysql"], "read_timeout", 1)
     with socket.create_server(("127.0.0.1", 0)) as server:
         limit = threading.Timer(30, server.close)
         limit.start()
         yield server.getsockname()[1]
         limit.cancel()
+
+
+@pytest.mark.parametrize(
+    "command", [("check",), ("revision", "-m", "x"), ("rehearse", "--from", "base")]
+)
+def test_scratch_database_of_a_silent_server(
+    make_project: MakeProject, cli_of: CliOf, silent: int, command: tuple[str, ...]
+) -> None:
+    """What needs a scratch database waits seconds, not minutes, for a server that is silent."""
+    project = make_project({"main": f"mariadb://nobody:hush@127.0.0.1:{silent}/shop"})
+    project.revision("a1", "pass")
+    began = time.monotonic()
+    assert "does not answer" in cli_of(project).error(*command)
+    assert time.monotonic() - began < 15
 
 
 def test_doctor_of_a_silent_server(make_project: MakeProject, cli_of: CliOf, silent: int) -> None:
