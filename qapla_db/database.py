@@ -294,7 +294,7 @@ class Database:
             that is not there is not created.
         """
         engine, settings = self._read_only_engine, self.settings
-        settings.backend.check_present(engine.url, self._access)
+        settings.backend.check_present(engine.url, settings.access)
         started = time.perf_counter()
         try:
             with engine.connect() as connection:
@@ -337,11 +337,6 @@ class Database:
         self.dispose()
         return self.backend.drop(*arguments)
 
-    @property
-    def _access(self) -> Access:
-        settings = self.settings
-        return Access(settings.connect_args, self.name, settings.source)
-
     def _administration(self) -> tuple[sa.URL, sa.URL | None, Access]:
         """What a backend needs to make and drop this database, checked."""
         settings, backend = self.settings, self.backend
@@ -360,7 +355,7 @@ class Database:
                 f"{key!r} away: it is derived",
                 key=key,
             )
-        return settings.url, default, self._access
+        return settings.url, default, settings.access
 
     def check_droppable(self, *, confirm: str | None = None) -> None:
         """Raise Refused where :meth:`drop` would."""

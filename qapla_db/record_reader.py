@@ -10,7 +10,6 @@ import sqlalchemy as sa
 from sqlalchemy import pool
 from sqlalchemy.engine import Connection
 
-from qapla_db.backends.base import Access
 from qapla_db.errors import Refused, ServerError
 from qapla_db.record_table import RECORD_TABLE, Record, records_in, table_in
 from qapla_db.settings import DatabaseSettings
@@ -81,7 +80,7 @@ def _may_be_there(settings: DatabaseSettings) -> bool:
     """Tell whether a database that cannot be connected to exists, or may do so."""
     backend = settings.backend
     try:
-        return backend.exists(settings.url, settings.default_url, _access(settings))
+        return backend.exists(settings.url, settings.default_url, settings.access)
     except sa.exc.DBAPIError:
         return True
     except ServerError as error:
@@ -97,10 +96,6 @@ def has_answered(settings: DatabaseSettings, error: BaseException | None) -> boo
     return code is not None or "FATAL:" in str(original)  # libpq gives no code of a connection
 
 
-def _access(settings: DatabaseSettings) -> Access:
-    return Access(settings.connect_args, settings.name, settings.source)
-
-
 @contextmanager
 def connected(settings: DatabaseSettings) -> Iterator[Connection]:
     """Yield a connection of its own to a live database; none is created by it.
@@ -113,7 +108,7 @@ def connected(settings: DatabaseSettings) -> Iterator[Connection]:
     url = _of_what_is_there(settings.url)
     engine = backend.create_engine(url, options, label=settings.name, key=settings.source)
     try:
-        backend.check_present(settings.url, _access(settings))
+        backend.check_present(settings.url, settings.access)
         with engine.connect() as connection:
             yield connection
     finally:

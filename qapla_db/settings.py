@@ -24,6 +24,7 @@ from morfdict import Paths, StringDict
 
 from qapla_db.backends import Backend, safe_url
 from qapla_db.backends.address import is_secret
+from qapla_db.backends.base import Access
 from qapla_db.backends.urls import complete_url
 from qapla_db.errors import (
     ConfigurationError,
@@ -145,6 +146,11 @@ class DatabaseSettings:
         """The user's arguments of the driver's ``connect()``."""
         found: Mapping[str, Any] = self.options.get("connect_args", {})
         return found
+
+    @property
+    def access(self) -> Access:
+        """What a backend needs of these settings to administer the database."""
+        return Access(self.connect_args, self.name, self.source)
 
     @property
     def identity(self) -> tuple[str, str]:

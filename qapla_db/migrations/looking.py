@@ -13,7 +13,6 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import pool
 from sqlalchemy.engine import Connection
 
-from qapla_db.backends.base import Access
 from qapla_db.database import Database
 from qapla_db.errors import RecordMismatch, ServerError
 from qapla_db.migrations.commands import run_alembic
@@ -69,7 +68,7 @@ def expect_present(database: Database) -> None:
     :raises ServerError: there is no such file.
     """
     settings = database.settings
-    settings.backend.check_present(settings.url, _access(database))
+    settings.backend.check_present(settings.url, settings.access)
 
 
 def expect_answer(database: Database) -> None:
@@ -108,11 +107,6 @@ def probe(database: Database) -> None:
             f"the database {database.name!r} at {settings.address} does not answer: "
             f"{str(error.orig).strip()}. {backend.advice(settings.source)}"
         ) from error
-
-
-def _access(database: Database) -> Access:
-    settings = database.settings
-    return Access(settings.connect_args, settings.name, settings.source)
 
 
 def look_at(database: Database) -> Look:

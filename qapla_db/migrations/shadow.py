@@ -145,7 +145,7 @@ def _place(database: Database, backend: Backend) -> Iterator[sa.URL]:
             yield url
         return
     settings = database.settings
-    access = Access(settings.connect_args, database.name, settings.source)
+    access = settings.access
     _sweep_server(database, backend, access)
     url = _beside(backend, settings.url)
     backend.check_name(url)
