@@ -11,8 +11,10 @@ from collections.abc import Iterator
 from sqlalchemy.engine import Dialect
 
 __all__ = [
+    "ALTER_TABLE",
     "CREATE_TABLE",
     "NAME",
+    "TRUNCATE",
     "actions_of",
     "as_written",
     "bare",
@@ -101,6 +103,11 @@ def names_of(text: str) -> list[str]:
     return [bare(match[1]) for match in found if match]
 
 
+ALTER_TABLE = pattern(r"ALTER TABLE (?:IF EXISTS )?(?:ONLY )?NAME\*? (.+)$")
+TRUNCATE = pattern(
+    r"TRUNCATE (?:TABLE )?(?:ONLY )?(.+?)"
+    r"(?: (?:RESTART|CONTINUE) IDENTITY)?(?: CASCADE| RESTRICT)?$"
+)
 CREATE_TABLE = pattern(
     r"CREATE (?:(?:GLOBAL |LOCAL )?TEMP(?:ORARY)? |UNLOGGED )?TABLE (?:IF NOT EXISTS )?NAME"
 )

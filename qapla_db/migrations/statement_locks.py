@@ -7,7 +7,9 @@ from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 
 from qapla_db.migrations.sqltext import (
+    ALTER_TABLE,
     CREATE_TABLE,
+    TRUNCATE,
     actions_of,
     bare,
     names_of,
@@ -72,17 +74,12 @@ def locks_of(sql: str) -> tuple[Lock, ...]:
     return (*locks, *(() if is_known else (UNKNOWN,)))
 
 
-_ALTER_TABLE = pattern(r"ALTER TABLE (?:IF EXISTS )?(?:ONLY )?NAME\*? (.+)$")
 _OTHERS = pattern(r" CASCADE(?:,|$)|^DROP OWNED ")
 _FOREIGN_KEYS = "what the foreign keys of {} refer to that go with it"
 _REFERENCES = pattern(r"\bREFERENCES NAME")
 _PARENT = pattern(r"\b(?:PARTITION OF|INHERITS ?\() ?NAME")
 _DROP = pattern(
     r"DROP (TABLE|VIEW|MATERIALIZED VIEW|SEQUENCE) (?:IF EXISTS )?(.+?)(?: CASCADE| RESTRICT)?$"
-)
-_TRUNCATE = pattern(
-    r"TRUNCATE (?:TABLE )?(?:ONLY )?(.+?)"
-    r"(?: (?:RESTART|CONTINUE) IDENTITY)?(?: CASCADE| RESTRICT)?$"
 )
 _LOCK = pattern(r"LOCK (?:TABLE )?(?:ONLY )?(.+?)(?: IN (.+) MODE)?(?: NOWAIT)?$")
 _FULL = r"(?:\([^)]*\bFULL\b[^)]*\)|FULL(?: (?:FREEZE|VERBOSE|ANALYZE))*)"
@@ -145,13 +142,13 @@ Found = Iterator[tuple[str, str]]
 
 def _locks(statement: str) -> Found | None:
     """Yield what a statement locks, or return None where that is not known."""
-    if match := _ALTER_TABLE.match(statement):
+    if match := ALTER_TABLE.match(statement):
         return _altered(bare(match[1]), match[2])
     if CREATE_TABLE.match(statement):
         return _referred(statement)
     if match := _DROP.match(statement):
         return _dropped(match[1].upper(), match[2])
-    if match := _TRUNCATE.match(statement):
+    if match := TRUNCATE.match(statement):
         return ((name, "ACCESS EXCLUSIVE") for name in names_of(match[1]))
     if match := _LOCK.match(statement):
         mode = (match[2] or "ACCESS EXCLUSIVE").upper()  # a weaker one than ours stops nobody

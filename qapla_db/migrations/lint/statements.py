@@ -8,6 +8,8 @@ from collections.abc import Iterator
 from qapla_db.migrations.lint.rules import Risk
 from qapla_db.migrations.lint.table_changes import risks_of_change
 from qapla_db.migrations.sqltext import (
+    ALTER_TABLE,
+    TRUNCATE,
     actions_of,
     bare,
     names_of,
@@ -19,7 +21,6 @@ from qapla_db.migrations.sqltext import (
 __all__ = ["risks_of_sql"]
 
 
-_ALTER_TABLE = pattern(r"ALTER TABLE (?:IF EXISTS )?(?:ONLY )?NAME\*? (.+)$")
 _DROP_TABLE = pattern(r"DROP TABLE (?:IF EXISTS )?(.+?)(?: CASCADE| RESTRICT)?$")
 _CREATE_INDEX = pattern(
     r"CREATE (?:UNIQUE )?(?:(FULLTEXT|SPATIAL) )?INDEX (CONCURRENTLY )?(?:IF NOT EXISTS )?"
@@ -35,10 +36,6 @@ _TRIGGERS_OFF = pattern(
     r"SET (?:LOCAL |SESSION )?session_replication_role\b(?!.* (?:origin|DEFAULT)$)"
 )
 
-_TRUNCATE = pattern(
-    r"TRUNCATE (?:TABLE )?(?:ONLY )?(.+?)"
-    r"(?: (?:RESTART|CONTINUE) IDENTITY)?(?: CASCADE| RESTRICT)?$"
-)
 _DELETE = pattern(r"DELETE FROM (?:ONLY )?NAME(?: (?:AS )?(?!WHERE|USING|LIMIT|ORDER)\w+)?$")
 _UPDATE = pattern(r"UPDATE (?:ONLY )?NAME(?: (?:AS )?(?!SET )\w+)? SET (?!.*[ )](?:WHERE|LIMIT)\b)")
 _EVERY_ROW = re.compile(r" WHERE (?:TRUE|1 ?= ?1)$", re.IGNORECASE)
@@ -63,7 +60,7 @@ def risks_of_sql(sql: str, kind: str, *, in_transaction: bool) -> Iterator[Risk]
     :param in_transaction: whether it is run in the revision's transaction.
     """
     for statement in split(sql):
-        if match := _ALTER_TABLE.match(statement):
+        if match := ALTER_TABLE.match(statement):
             table = bare(match[1])
             for action in actions_of(match[2]):
                 yield from risks_of_change(table, action, in_transaction)
@@ -115,7 +112,7 @@ def _other(statement: str) -> Iterator[Risk]:
 
 
 def _all_rows(statement: str) -> Iterator[Risk]:
-    if match := _TRUNCATE.match(statement):
+    if match := TRUNCATE.match(statement):
         yield from (Risk("delete-rows", name, name) for name in names_of(match[1]))
         return
     for nested in _NESTED.findall(statement):

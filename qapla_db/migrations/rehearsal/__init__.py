@@ -5,9 +5,10 @@ from __future__ import annotations
 from qapla_db.database import Database
 from qapla_db.errors import InvalidArgument
 from qapla_db.migrations.commands import Report
+from qapla_db.migrations.position import script_of
 from qapla_db.migrations.rehearsal.report import Finding, Kind, Rehearsal, RehearsedRevision
 from qapla_db.migrations.rehearsal.run import Run
-from qapla_db.migrations.rehearsal.start import DEPLOYED, find_start, script_of
+from qapla_db.migrations.rehearsal.start import DEPLOYED, find_start
 from qapla_db.migrations.shadow import shadow
 
 __all__ = ["DEPLOYED", "Finding", "Kind", "Rehearsal", "RehearsedRevision", "rehearse"]

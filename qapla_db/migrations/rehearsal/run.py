@@ -15,6 +15,7 @@ from alembic.script import ScriptDirectory
 from qapla_db.database import Database
 from qapla_db.migrations.commands import Report
 from qapla_db.migrations.drift import differences
+from qapla_db.migrations.position import script_of
 from qapla_db.migrations.rehearsal.authors import author_of, id_of
 from qapla_db.migrations.rehearsal.declared import Declaration, apply, declarations_in
 from qapla_db.migrations.rehearsal.losses import (
@@ -27,7 +28,6 @@ from qapla_db.migrations.rehearsal.migrator import Migrator
 from qapla_db.migrations.rehearsal.names import Names
 from qapla_db.migrations.rehearsal.report import Finding, Rehearsal, RehearsedRevision
 from qapla_db.migrations.rehearsal.schema import Schema, schema_differences, schema_of
-from qapla_db.migrations.rehearsal.start import script_of
 from qapla_db.migrations.rehearsal.watch import Seen, Watch
 from qapla_db.migrations.rows import Filled, fill, reflect
 from qapla_db.migrations.shadow import Shadow

@@ -14,18 +14,13 @@ from qapla_db.database import Database
 from qapla_db.errors import InvalidArgument, MigrationError
 from qapla_db.migrations.commands import current
 
-__all__ = ["DEPLOYED", "GIT", "find_start", "script_of"]
+__all__ = ["DEPLOYED", "GIT", "find_start"]
 
 DEPLOYED = "@deployed"
 GIT = "git:"
 
 _WAIT = 60.0
 """Seconds that git may take."""
-
-
-def script_of(database: Database) -> ScriptDirectory:
-    """Return the revisions of a database."""
-    return ScriptDirectory(str(Path(database.migrations_path).absolute()))
 
 
 def find_start(database: Database, script: ScriptDirectory, start: str | None) -> tuple[str, ...]:
