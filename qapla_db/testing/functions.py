@@ -9,7 +9,6 @@ from typing import Any, NamedTuple
 import pytest
 
 from qapla_db.application import DatabaseApplication
-from qapla_db.registry import Databases
 from qapla_db.session import Session
 from qapla_db.testing.run import TestRun, application_of, web_client
 
@@ -71,39 +70,25 @@ def fixtures_for(
         with run.isolated(found, allowed_threads=allowed_threads):
             yield found
 
-    @pytest.fixture(autouse=True)
-    def isolation(qapla_db_run: TestRun) -> Iterator[None]:
-        with tested(qapla_db_run):
-            yield
+    def fixture(value: Callable[[DatabaseApplication], Any], *, autouse: bool = False) -> Any:
+        @pytest.fixture(autouse=autouse)
+        def of_the_application(qapla_db_run: TestRun) -> Iterator[Any]:
+            with tested(qapla_db_run) as app:
+                yield value(app)
 
-    @pytest.fixture
-    def application(qapla_db_run: TestRun) -> Iterator[DatabaseApplication]:
-        with tested(qapla_db_run) as app:
-            yield app
-
-    @pytest.fixture
-    def dbplugin(qapla_db_run: TestRun) -> Iterator[Databases]:
-        with tested(qapla_db_run) as app:
-            yield app.dbs
+        return of_the_application
 
     @pytest.fixture
     def dbsession(qapla_db_run: TestRun) -> Iterator[Session]:
         with tested(qapla_db_run) as app, app.dbs[database_key].session() as session:
             yield session
 
-    @pytest.fixture
-    def settings(qapla_db_run: TestRun) -> Iterator[Any]:
-        with tested(qapla_db_run) as app:
-            yield app.settings
-
-    @pytest.fixture
-    def paths(qapla_db_run: TestRun) -> Iterator[Any]:
-        with tested(qapla_db_run) as app:
-            yield app.paths
-
-    @pytest.fixture
-    def testapp(qapla_db_run: TestRun) -> Iterator[Any]:
-        with tested(qapla_db_run) as app:
-            yield web_client(app)
-
-    return Fixtures(isolation, application, dbplugin, dbsession, settings, paths, testapp)
+    return Fixtures(
+        isolation=fixture(lambda app: None, autouse=True),
+        application=fixture(lambda app: app),
+        dbplugin=fixture(lambda app: app.dbs),
+        dbsession=dbsession,
+        settings=fixture(lambda app: app.settings),
+        paths=fixture(lambda app: app.paths),
+        testapp=fixture(web_client),
+    )
