@@ -7,6 +7,7 @@ import threading
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
+from typing import Any
 
 import pytest
 import sqlalchemy as sa
@@ -139,6 +140,35 @@ def test_dropped_just_now(fresh_url: FreshURL) -> None:
         sa.event.remove(sa.Engine, "do_connect", drop)
     assert dropped[0]
     assert not path.exists()
+
+
+@pytest.mark.parametrize("cuts", [1, 2, 3])
+def test_reader_that_is_cut(postgresql_database_url: sa.URL, cuts: int) -> None:
+    """Who reads the record and is cut off, as by a drop beside it, reads it again, for a while."""
+    database = prepared(postgresql_database_url, "production")
+    introduce(database)
+    left = [None] * cuts
+    kill = "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE pid = %s"
+
+    def cut(connection: Any, cursor: Any, statement: str, *rest: Any) -> None:
+        if "relname" in statement and left:
+            left.pop()
+            other = postgresql_database_url.set(database="postgres")
+            engine = sa.create_engine(other, poolclass=sa.NullPool)
+            with engine.connect() as killer:
+                pid = cursor.connection.info.backend_pid
+                killer.exec_driver_sql(kill, (pid,))
+
+    sa.event.listen(sa.Engine, "before_cursor_execute", cut)
+    try:
+        if cuts == 3:
+            with pytest.raises(Refused, match="cannot be read"):
+                is_production(prepared(postgresql_database_url))
+        else:
+            assert is_production(prepared(postgresql_database_url))
+    finally:
+        sa.event.remove(sa.Engine, "before_cursor_execute", cut)
+    assert [] == left
 
 
 def test_unreachable_server() -> None:
