@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 import sys
 import sysconfig
+from collections.abc import Iterator
 from pathlib import Path
 from types import FrameType
 
-__all__ = ["place"]
+__all__ = ["library_frames", "place"]
 
 _LIBRARIES = (
     *(sysconfig.get_path(one) + os.sep for one in ("stdlib", "platstdlib", "purelib", "platlib")),
@@ -20,14 +21,25 @@ _LIBRARIES = (
 """Where the files of those begin whose lines nobody looks for."""
 
 
-def place(frame: FrameType | None = None) -> str:
-    """Return ``file:line in function`` of the innermost frame that is no library's.
+def library_frames(frame: FrameType | None = None) -> Iterator[FrameType]:
+    """Yield the frames of libraries, from the innermost to the first that is no library's.
 
     :param frame: where to begin; the caller's by default.
     """
     frame = frame or sys._getframe(1)
     while frame is not None and frame.f_code.co_filename.startswith(_LIBRARIES):
+        yield frame
         frame = frame.f_back
-    if frame is None:
-        return "code that is not known"
-    return f"{frame.f_code.co_filename}:{frame.f_lineno} in {frame.f_code.co_name}"
+
+
+def place(frame: FrameType | None = None) -> str:
+    """Return ``file:line in function`` of the innermost frame that is no library's.
+
+    :param frame: where to begin; the caller's by default.
+    """
+    found = frame or sys._getframe(1)
+    for library in library_frames(found):
+        if library.f_back is None:
+            return "code that is not known"
+        found = library.f_back
+    return f"{found.f_code.co_filename}:{found.f_lineno} in {found.f_code.co_name}"

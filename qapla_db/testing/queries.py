@@ -16,13 +16,16 @@ from sqlalchemy.orm import ORMExecuteState, Session
 
 from qapla_db.errors import Misuse, UnexpectedQueries
 from qapla_db.testing.listening import Listeners
-from qapla_db.testing.places import place
+from qapla_db.testing.places import library_frames, place
 from qapla_db.testing.statements import parse
 
 __all__ = ["Queries", "Query", "assert_queries", "no_lazy_loads", "recorded"]
 
 SHOWN = 30
 """Statements that a message shows."""
+
+_THAT_LOAD = frozenset({"delete", "flush", "merge", "refresh"})
+"""Methods of a session."""
 
 _TRANSACTIONS = re.compile(
     r"\s*(?:begin|start\s+transaction|set\s+(?:session\s+)?transaction|commit|rollback)\b",
@@ -138,9 +141,10 @@ def no_lazy_loads() -> Iterator[None]:
     """Forbid lazy loading in a block: in every session, in every thread.
 
     What is forbidden is a query for a relationship, a deferred column or an expired
-    instance that happens because an attribute is read. ``session.refresh()``, eager loading
-    and what a flush needs are allowed. It is raised where the attribute is read; as a
-    thread or a template may swallow that, it is raised again at the end of the block.
+    instance that happens because an attribute is read. Eager loading is allowed, and what
+    ``refresh()``, ``merge()``, ``delete()`` and a flush load by themselves. It is raised
+    where the attribute is read; as a thread or a template may swallow that, it is raised
+    again at the end of the block.
 
     :raises UnexpectedQueries: an AssertionError that names the attribute and the line.
     """
@@ -174,12 +178,20 @@ def _forbid(state: ORMExecuteState) -> None:
     if not found:
         return
     what = _lazily_loaded(state)
-    if what is None or state.session._flushing:
+    if what is None or _is_asked_for():
         return
     error = UnexpectedQueries(f"{what} is loaded lazily, by {place()}")
     for errors in found:
         errors.append(error)
     raise error
+
+
+def _is_asked_for() -> bool:
+    """Tell whether a method of a session is under way that loads what it needs."""
+    return any(
+        frame.f_code.co_name in _THAT_LOAD and frame.f_globals.get("__name__") == Session.__module__
+        for frame in library_frames()
+    )
 
 
 def _lazily_loaded(state: ORMExecuteState) -> str | None:
@@ -189,7 +201,7 @@ def _lazily_loaded(state: ORMExecuteState) -> str | None:
         key = getattr(path[-1], "key", "a relationship") if path else "a relationship"
         name = f"{state.lazy_loaded_from.class_.__name__}.{key}"
         return f"{name} (load it with the query: selectinload({name}))"
-    if not state.is_column_load or getattr(state.load_options, "_is_user_refresh", False):
+    if not state.is_column_load:
         return None
     mapper = state.bind_mapper
     name = "an instance" if mapper is None else mapper.class_.__name__

@@ -36,6 +36,14 @@ class Ship(Base):
     name: Mapped[str] = mapped_column(sa.String(50))
     log: Mapped[str | None] = mapped_column(sa.String(50), deferred=True)
     crew: Mapped[list[Sailor]] = relationship(back_populates="ship", cascade="all")
+    cargo: Mapped[list[Box]] = relationship()
+
+
+class Box(Base):
+    __tablename__ = "box"
+
+    id: Mapped[int] = mapped_column(primary_key=True)
+    ship_id: Mapped[int | None] = mapped_column(sa.ForeignKey("ship.id"))
 
 
 class Sailor(Base):
@@ -199,7 +207,7 @@ def test_lazy_and_swallowed(main: Database) -> None:
 
 
 def test_not_lazy(main: Database) -> None:
-    """Eager loading, refresh() and what a flush needs are no lazy loads."""
+    """Eager loading is no lazy load, nor what a flush and methods of a session need."""
     with main.session() as session, no_lazy_loads():
         for option in (selectinload(Ship.crew), joinedload(Ship.crew)):
             for ship in session.scalars(SHIPS.options(option)).unique():
@@ -208,8 +216,29 @@ def test_not_lazy(main: Database) -> None:
         ship = session.get_one(Ship, 1)
         session.refresh(ship)
         assert "Rotarran" == ship.name
+        session.refresh(ship, ["crew"])
         ship.name = "Negh'Var"
-        session.commit()
+        session.merge(Ship(id=2, cargo=[]))
+        with assert_queries(max=1, match="FROM sailor"):
+            session.delete(ship)  # loads whom it deletes too
+        with assert_queries(exactly=1, match="FROM box"):
+            session.commit()  # loads what belongs to nobody from now on
+
+
+def test_lazy_in_a_listener(main: Database) -> None:
+    """A listener that reads an attribute during a flush loads lazily as any other code does."""
+
+    def listener(session: Session, *rest: object) -> None:
+        assert session.get_one(Ship, 1).crew
+
+    def block() -> None:
+        with main.session() as session, no_lazy_loads():
+            sa.event.listen(session, "before_flush", listener)
+            session.add(Ship(name="Pagh"))
+            session.flush()
+
+    with pytest.raises(UnexpectedQueries, match=r"Ship\.crew .* in listener"):
+        block()
 
 
 COUNTED = """
