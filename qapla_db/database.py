@@ -8,6 +8,7 @@ import time
 import weakref
 from collections.abc import Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
+from dataclasses import replace
 from typing import Any, Protocol
 
 import sqlalchemy as sa
@@ -150,6 +151,24 @@ class Database:
             self._engine = self._reader = None
             self._settings = self._host = None
             self._closed = True
+
+    def move(self, url: sa.URL) -> None:
+        """Use another database of the same server from now on, before anything was used.
+
+        For tests, where another run has the database of the settings.
+
+        :param url: the URL of the settings, with another name.
+        :raises AlreadyPrepared: the engine has been built.
+        """
+        settings = self.settings
+        with self._lock:
+            if self._engine is not None:
+                raise AlreadyPrepared(
+                    f"the database {self.name!r} is to be used at {safe_url(url)}, and its engine "
+                    f"was built for {settings.address} already; use no engine and no session "
+                    "while the application is prepared"
+                )
+            self._settings = replace(settings, url=url)
 
     def dispose(self) -> None:
         """Close the pooled connections; new ones are opened when needed."""

@@ -36,7 +36,9 @@
     ├── SandboxError
     │   ├── SandboxConflict
     │   └── SandboxBroken
+    ├── DatabaseNotNamed (AssertionError)
     ├── Leak (AssertionError)
+    ├── RehearsalFailed (AssertionError)
     └── UnexpectedQueries (AssertionError)
 
 A message names the database, the setting or argument at fault and the next
@@ -52,6 +54,7 @@ __all__ = [
     "Closed",
     "ConfigurationError",
     "Conflict",
+    "DatabaseNotNamed",
     "DriverMissing",
     "InvalidArgument",
     "InvalidRow",
@@ -70,6 +73,7 @@ __all__ = [
     "ReadOnlyError",
     "RecordMismatch",
     "Refused",
+    "RehearsalFailed",
     "RequestEnded",
     "SandboxBroken",
     "SandboxConflict",
@@ -319,8 +323,16 @@ class SandboxBroken(SandboxError):
     """Something ended the outer transaction of a test behind the sandbox."""
 
 
+class DatabaseNotNamed(QaplaError, AssertionError):
+    """A test used a database that it had not named."""
+
+
 class Leak(QaplaError, AssertionError):
     """A test left connections checked out, or threads running."""
+
+
+class RehearsalFailed(QaplaError, AssertionError):
+    """The rehearsal of an upgrade found what no revision declares."""
 
 
 class UnexpectedQueries(QaplaError, AssertionError):

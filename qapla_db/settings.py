@@ -283,7 +283,8 @@ def database_settings(
 
     :param settings: settings of the application.
     :param name: the database's name.
-    :param endpoint: the endpoint that is prepared; tests have an environment variable of their own.
+    :param endpoint: the endpoint that is prepared; tests have an environment variable of their
+        own, and each worker of pytest-xdist has a database of its own, named after it.
     :param passed: keys that were passed to ``run_*()``: they win over the environment.
     :param environ: the process's environment.
     :raises SettingMissing: no URL is set.
@@ -302,6 +303,8 @@ def database_settings(
             key=key,
         )
     url, backend = complete_url(value, source, name)
+    if endpoint == "tests" and key not in passed:
+        url = _of_this_worker(url, backend, environ.get("PYTEST_XDIST_WORKER", ""))
     default_key = f"db:{name}:default_url"
     default = _read(settings, default_key)
     return DatabaseSettings(
@@ -314,6 +317,13 @@ def database_settings(
         environment=str(_read(settings, f"db:{name}:environment") or _usual(endpoint)),
         source=source,
     )
+
+
+def _of_this_worker(url: sa.URL, backend: Backend, worker: str) -> sa.URL:
+    name = backend.name_of(url)
+    if not worker or backend.is_volatile(url) or worker in re.split("[_-]", name):
+        return url
+    return backend.renamed(url, f"{name}_{worker}")
 
 
 def _usual(endpoint: str | None) -> str:

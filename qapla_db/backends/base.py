@@ -186,6 +186,20 @@ class Backend(ABC):
         """Return the database's name on its server, for people and for safety rules."""
         return url.database or ""
 
+    def fitting_name(self, base: str, ending: str) -> str:
+        """Return a name of both parts that the server keeps as it is: the base is cut to fit."""
+        limit, unit = self.name_limit
+        if not limit:
+            return base + ending
+        room = limit - len(ending)
+        if unit == "bytes":
+            return base.encode(errors="replace")[:room].decode(errors="ignore") + ending
+        return base[:room] + ending
+
+    def renamed(self, url: sa.URL, name: str) -> sa.URL:
+        """Return the URL of another database on the same server."""
+        return url.set(database=name)
+
     def is_volatile(self, url: sa.URL) -> bool:
         """Tell whether the data is gone with the process anyway."""
         return False

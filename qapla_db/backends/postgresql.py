@@ -17,7 +17,7 @@ from qapla_db.backends.sockets import detach_socket
 from qapla_db.backends.states import READ_ONLY, is_sandboxed
 from qapla_db.errors import ServerError
 
-__all__ = ["PostgreSQLBackend"]
+__all__ = ["PostgreSQLBackend", "end_connections"]
 
 DROP_WAIT = 10.0
 """Seconds to wait for the connections of a database that is dropped."""
@@ -119,7 +119,7 @@ class PostgreSQLBackend(Backend):
         with self.administration(url, maintenance, access) as connection:
             if not _exists(connection, url.database):
                 return False
-            _terminate_all(connection, url.database)
+            end_connections(connection, url.database)
             name = _quoted(connection, url.database)
             # FORCE is for who connected since; with nobody there it costs nothing
             connection.exec_driver_sql(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
@@ -186,7 +186,7 @@ def _exists(connection: Connection, name: str | None) -> bool:
     return found.scalar() is not None
 
 
-def _terminate_all(connection: Connection, name: str | None) -> None:
+def end_connections(connection: Connection, name: str | None) -> None:
     """End every connection to a database and wait until the server has let them go.
 
     Terminating and polling takes about 15 ms where DROP ... WITH (FORCE) alone

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 import random
+import re
 import sys
 import threading
 import time
@@ -43,6 +44,7 @@ _MEMORY_WAYS = "lend the first session, or close it"
 _LIBRARIES = ("sqlalchemy.", "qapla_db.", "contextlib")
 
 _TRUE = ("1", "true", "yes", "on")
+_FILE_NAME = re.compile(r"(?P<directory>(?:file:)?(?:.*[/\\\\])?)[^./\\\\?]+(?P<ending>[^/\\\\]*)")
 
 
 class SQLiteBackend(Backend):
@@ -89,6 +91,14 @@ class SQLiteBackend(Backend):
 
     def name_of(self, url: sa.URL) -> str:
         return ":memory:" if self.is_volatile(url) else _path(url).name.partition(".")[0]
+
+    def renamed(self, url: sa.URL, name: str) -> sa.URL:
+        # a file name at the end of a path, or of "file:" and what is behind its "?"
+        database = url.database or ""
+        found = _FILE_NAME.fullmatch(database)
+        if self.is_volatile(url) or found is None:
+            return url
+        return url.set(database=f"{found['directory']}{name}{found['ending']}")
 
     def is_volatile(self, url: sa.URL) -> bool:
         database = url.database or ""

@@ -159,25 +159,12 @@ def _place(database: Database, backend: Backend) -> Iterator[sa.URL]:
 
 
 def _beside(backend: Backend, url: sa.URL) -> sa.URL:
-    return _named(url, shadow_name(backend, backend.name_of(url), new_token()))
+    return backend.renamed(url, shadow_name(backend, backend.name_of(url), new_token()))
 
 
 def shadow_name(backend: Backend, base: str, token: str) -> str:
     """Return the name of a shadow: the base is cut to fit the server's limit, never the token."""
-    limit, unit = backend.name_limit
-    ending = MARK + token
-    if not limit:
-        return base + ending
-    room = limit - len(ending)
-    if unit == "bytes":
-        return base.encode(errors="replace")[:room].decode(errors="ignore") + ending
-    return base[:room] + ending
-
-
-def _named(url: sa.URL, name: str) -> sa.URL:
-    if url.get_backend_name() == "embedded":
-        return url.update_query_dict({"database": name})
-    return url.set(database=name)
+    return backend.fitting_name(base, MARK + token)
 
 
 def _create(database: Database, backend: Backend, url: sa.URL, access: Access) -> bool:
@@ -259,7 +246,7 @@ def _sweep_server(database: Database, backend: Backend, access: Access) -> None:
             _, mark, token = name.rpartition(MARK)
             is_ours = mark and name.casefold() == shadow_name(backend, base, token).casefold()
             if is_ours and is_abandoned(token):
-                backend.drop(_named(settings.url, name), settings.default_url, access)
+                backend.drop(backend.renamed(settings.url, name), settings.default_url, access)
     except (QaplaError, sa.exc.DBAPIError) as error:
         reason = " ".join(str(error).split())
         log.warning("an abandoned shadow of %r could not be dropped: %s", database.name, reason)

@@ -10,6 +10,7 @@ import pytest
 from qapla_db.application import DatabaseApplication
 from qapla_db.registry import Databases
 from qapla_db.session import Session
+from qapla_db.testing.marks import needs_of
 from qapla_db.testing.run import TestRun, application_of, web_client
 
 __all__ = ["BaseApplicationFixture"]
@@ -58,10 +59,16 @@ class BaseApplicationFixture:
         return qapla_db_run.prepare(cls.make_application())
 
     @pytest.fixture(autouse=True)
-    def _qapla_db_sandbox(
-        self, application: DatabaseApplication, qapla_db_run: TestRun
+    def _qapla_db_isolation(
+        self,
+        application: DatabaseApplication,
+        qapla_db_run: TestRun,
+        request: pytest.FixtureRequest,
     ) -> Iterator[None]:
-        with qapla_db_run.isolated(application, allowed_threads=self.ALLOWED_THREADS):
+        needs = needs_of(
+            request.node, self.DATABASE_KEY, allowed_threads=tuple(self.ALLOWED_THREADS)
+        )
+        with qapla_db_run.isolated(application, needs):
             yield
 
     @pytest.fixture

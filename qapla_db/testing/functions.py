@@ -10,6 +10,7 @@ import pytest
 
 from qapla_db.application import DatabaseApplication
 from qapla_db.session import Session
+from qapla_db.testing.marks import needs_of
 from qapla_db.testing.run import TestRun, application_of, web_client
 
 __all__ = ["Fixtures", "fixtures_for"]
@@ -61,26 +62,28 @@ def fixtures_for(
     """
 
     @contextmanager
-    def tested(run: TestRun) -> Iterator[DatabaseApplication]:
+    def tested(request: pytest.FixtureRequest) -> Iterator[DatabaseApplication]:
+        run: TestRun = request.getfixturevalue("qapla_db_run")
         if make_application is None:
             found = application_of(app_class, "fixtures_for()")
         else:
             found = make_application()
         run.prepare(found)
-        with run.isolated(found, allowed_threads=allowed_threads):
+        needs = needs_of(request.node, database_key, allowed_threads=allowed_threads)
+        with run.isolated(found, needs):
             yield found
 
     def fixture(value: Callable[[DatabaseApplication], Any], *, autouse: bool = False) -> Any:
         @pytest.fixture(autouse=autouse)
-        def of_the_application(qapla_db_run: TestRun) -> Iterator[Any]:
-            with tested(qapla_db_run) as app:
+        def of_the_application(request: pytest.FixtureRequest) -> Iterator[Any]:
+            with tested(request) as app:
                 yield value(app)
 
         return of_the_application
 
     @pytest.fixture
-    def dbsession(qapla_db_run: TestRun) -> Iterator[Session]:
-        with tested(qapla_db_run) as app, app.dbs[database_key].session() as session:
+    def dbsession(request: pytest.FixtureRequest) -> Iterator[Session]:
+        with tested(request) as app, app.dbs[database_key].session() as session:
             yield session
 
     return Fixtures(

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from types import FrameType
 
-__all__ = ["library_frames", "place"]
+__all__ = ["is_library", "library_frames", "place"]
 
 _LIBRARIES = (
     *(sysconfig.get_path(one) + os.sep for one in ("stdlib", "platstdlib", "purelib", "platlib")),
@@ -21,13 +21,18 @@ _LIBRARIES = (
 """Where the files of those begin whose lines nobody looks for."""
 
 
+def is_library(filename: str) -> bool:
+    """Tell whether a file is one of Python, of an installed library or of ours."""
+    return filename.startswith(_LIBRARIES)
+
+
 def library_frames(frame: FrameType | None = None) -> Iterator[FrameType]:
     """Yield the frames of libraries, from the innermost to the first that is no library's.
 
     :param frame: where to begin; the caller's by default.
     """
     frame = frame or sys._getframe(1)
-    while frame is not None and frame.f_code.co_filename.startswith(_LIBRARIES):
+    while frame is not None and is_library(frame.f_code.co_filename):
         yield frame
         frame = frame.f_back
 

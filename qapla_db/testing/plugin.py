@@ -18,10 +18,16 @@ SHOWN = 10
 
 _PROPERTY = "qapla_db_queries"
 
+_MARKS = (
+    "real_commit: the test commits for real, and the databases are restored after it (qapla_db)",
+    "database(name, ...): the test may use these databases and no others (qapla_db)",
+)
+
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Add ``--db-queries``."""
-    parser.getgroup("qapla_db").addoption(
+    """Add ``--db-queries``, ``--db-rebuild`` and the option ``qapla_db_strict``."""
+    group = parser.getgroup("qapla_db")
+    group.addoption(
         "--db-queries",
         nargs="?",
         const=SHOWN,
@@ -29,10 +35,23 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         metavar="N",
         help="show the N tests that sent the most statements to databases (default: 10)",
     )
+    group.addoption(
+        "--db-rebuild",
+        action="store_true",
+        help="migrate the test databases from nothing, and make their templates anew",
+    )
+    parser.addini(
+        "qapla_db_strict",
+        "a test may use no database but those of its mark 'database' and that of its dbsession",
+        type="bool",
+        default=False,
+    )
 
 
 def pytest_configure(config: pytest.Config) -> None:
-    """Count statements where it is asked for."""
+    """Register the marks, and count statements where it is asked for."""
+    for mark in _MARKS:
+        config.addinivalue_line("markers", mark)
     count = config.getoption("--db-queries")
     if count is not None:
         config.pluginmanager.register(_Summary(count), _PROPERTY)
@@ -71,10 +90,10 @@ class _Summary:
 
 
 @pytest.fixture(scope="session")
-def qapla_db_run() -> Iterator[TestRun]:
+def qapla_db_run(pytestconfig: pytest.Config) -> Iterator[TestRun]:
     """The applications that this run has prepared."""
     from qapla_db.testing.run import TestRun
 
-    run = TestRun()
+    run = TestRun(rebuild=pytestconfig.getoption("--db-rebuild"))
     yield run
     run.close()

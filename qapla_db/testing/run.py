@@ -2,17 +2,27 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 from qapla_db.application import DatabaseApplication, instances_of
-from qapla_db.errors import AlreadyPrepared, ConfigurationError, Misuse
-from qapla_db.migrations.commands import recreate
+from qapla_db.database import Database
+from qapla_db.errors import (
+    AlreadyPrepared,
+    ConfigurationError,
+    Misuse,
+    SandboxConflict,
+    SandboxError,
+    UnknownDatabase,
+)
+from qapla_db.testing.databases import TestDatabase, physical
+from qapla_db.testing.forbidding import forbidden
 from qapla_db.testing.leaks import Watch
 from qapla_db.testing.sandbox import sandbox
 
-__all__ = ["TestRun", "application_of", "web_client"]
+__all__ = ["Needs", "TestRun", "application_of", "web_client"]
 
 
 def application_of(app_class: object, asked_by: str) -> DatabaseApplication:
@@ -59,13 +69,38 @@ def web_client(application: DatabaseApplication) -> Any:
     return TestApp(application.make_wsgi_app())
 
 
+@dataclass(frozen=True)
+class Needs:
+    """What one test says that it needs.
+
+    :ivar real_commit: its commits are real, and undone by restoring the database.
+    :ivar databases: those that it uses, by name; None where it may use all.
+    :ivar allowed_threads: beginnings of the names of threads that it may leave running.
+    :ivar test: its name, for messages.
+    """
+
+    real_commit: bool = False
+    databases: frozenset[str] | None = None
+    allowed_threads: tuple[str, ...] = ()
+    test: str = "this test"
+
+    def may_use(self, database: Database) -> bool:
+        """Tell whether a database is one that the test may use."""
+        return self.databases is None or database.name in self.databases
+
+
 class TestRun:
-    """The applications of one run of pytest, each prepared once."""
+    """The applications of one run of pytest, each prepared once.
+
+    :param rebuild: make templates anew.
+    """
 
     __test__ = False
 
-    def __init__(self) -> None:
+    def __init__(self, *, rebuild: bool = False) -> None:
+        self._rebuild = rebuild
         self._prepared: dict[DatabaseApplication, Exception | None] = {}
+        self._databases: dict[DatabaseApplication, list[TestDatabase]] = {}
         self._isolated: set[DatabaseApplication] = set()
         self._watch = Watch()
 
@@ -77,7 +112,7 @@ class TestRun:
         if application not in self._prepared:
             self._prepared[application] = None
             try:
-                _make_anew(application)
+                self._make(application)
             except Exception as error:
                 self._prepared[application] = error
         problem = self._prepared[application]
@@ -85,13 +120,27 @@ class TestRun:
             raise problem
         return application
 
+    def _make(self, application: DatabaseApplication) -> None:
+        application.run_tests()
+        for database in application.dbs.values():
+            database.check_droppable()
+        made = self._databases[application] = []
+        for names in physical(application.dbs.values()):
+            made.append(TestDatabase(names, rebuild=self._rebuild))
+            made[-1].place()
+        for one in made:
+            one.make()
+
     @contextmanager
-    def isolated(
-        self, application: DatabaseApplication, *, allowed_threads: Iterable[str] = ()
-    ) -> Iterator[None]:
+    def isolated(self, application: DatabaseApplication, needs: Needs = Needs()) -> Iterator[None]:
         """Isolate a test: nothing that it commits is left, and nothing else of it either.
 
         Inside of itself it does nothing: of several fixtures of a test the first one isolates.
+
+        :raises Leak: connections or threads are left.
+        :raises SandboxError: something in it was not as it is in earnest.
+        :raises DatabaseNotNamed: it used a database that it did not name.
+        :raises UnknownDatabase: it named one that no application has.
         """
         if application in self._isolated:
             yield
@@ -100,13 +149,20 @@ class TestRun:
         with ExitStack() as stack:
             self._isolated.add(application)
             stack.callback(self._isolated.discard, application)
-            for database in databases:
-                stack.enter_context(sandbox(database))
+            for one in self._databases[application]:
+                stack.enter_context(_isolated(one, needs))
             # in the sandboxes, whose end cuts off the connections that are left
             stack.enter_context(
-                self._watch.nothing_left(databases, allowed_threads=allowed_threads)
+                self._watch.nothing_left(databases, allowed_threads=needs.allowed_threads)
             )
             yield
+        self._check_names(needs)
+
+    def _check_names(self, needs: Needs) -> None:
+        # at the end: a test may use several applications, the next of which is prepared later
+        known = [name for application in self._prepared for name in application.dbs]
+        for name in sorted((needs.databases or frozenset()) - set(known)):
+            raise UnknownDatabase(name, known)
 
     def close(self) -> None:
         """Close every application."""
@@ -114,11 +170,37 @@ class TestRun:
             stack.callback(self._watch.close)
             for application in self._prepared:
                 stack.callback(application.close)
+                for one in self._databases.get(application, ()):
+                    stack.callback(one.close)
 
 
-def _make_anew(application: DatabaseApplication) -> None:
-    application.run_tests()
-    for database in application.dbs.values():
-        database.check_droppable()
-    for database in application.dbs.values():
-        recreate(database)
+@contextmanager
+def _isolated(one: TestDatabase, needs: Needs) -> Iterator[None]:
+    """Isolate one database, under all its names."""
+    named = [database for database in one.databases if needs.may_use(database)]
+    with ExitStack() as stack:
+        for database in one.databases:
+            if database not in named:
+                stack.enter_context(forbidden(database, needs.test))
+        if needs.real_commit and named:
+            one.remember()
+            stack.callback(one.restore)
+            yield
+            return
+        stack.enter_context(_repaired(one))
+        for database in named:
+            stack.enter_context(sandbox(database))
+        yield
+
+
+@contextmanager
+def _repaired(one: TestDatabase) -> Iterator[None]:
+    """Make a database again what it was where a sandbox could not undo everything."""
+    try:
+        yield
+    except SandboxConflict:
+        raise
+    except SandboxError as error:
+        one.make_again()
+        error.add_note("the database has been made anew for the tests that follow")
+        raise

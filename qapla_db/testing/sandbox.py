@@ -22,7 +22,7 @@ from weakref import ref
 from sqlalchemy import event
 from sqlalchemy.engine import Connection, Dialect, Engine, ExecutionContext
 from sqlalchemy.engine.base import OptionEngine
-from sqlalchemy.pool import PoolProxiedConnection
+from sqlalchemy.pool import Pool, PoolProxiedConnection
 
 from qapla_db.errors import InvalidArgument, SandboxBroken, SandboxError
 from qapla_db.testing.drivers import pin, supports
@@ -101,7 +101,7 @@ class Sandbox:
             self._installed = ExitStack()
             self._installed.enter_context(_lanes_installed(engine, self._lanes, self._pinned))
             self._pool_installed = ExitStack()
-            self._pool_installed.enter_context(_pool_installed(engine, self._pool))
+            self._pool_installed.enter_context(pool_installed(engine, self._pool))
         except SandboxError:
             self._connection.close()
             raise
@@ -182,8 +182,8 @@ def _root(engine: Engine) -> Engine:
 
 
 @contextmanager
-def _pool_installed(engine: Engine, pool: SandboxPool) -> Iterator[None]:
-    """Make an engine, and every engine that shares its pool, use the pool of a sandbox."""
+def pool_installed(engine: Engine, pool: Pool) -> Iterator[None]:
+    """Make an engine, and every engine that shares its pool, use another pool."""
     root = _root(engine)
     original = root.pool
     root.pool = pool

@@ -2,10 +2,12 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
 
+from tests.testing.projects import FreshURL, Project, make_project
 from tests.testing.world import Base, World, make_world
 
 KINDS = ["postgresql", "sqlite", "mariadb"]
@@ -58,3 +60,21 @@ def mariadb(request: pytest.FixtureRequest, world_urls: dict[str, sa.URL]) -> It
 @pytest.fixture
 def sqlite(request: pytest.FixtureRequest, world_urls: dict[str, sa.URL]) -> Iterator[World]:
     yield from _visit("sqlite", world_urls, request)
+
+
+@pytest.fixture(params=["postgresql", "sqlite", "mariadb"])
+def project(
+    request: pytest.FixtureRequest, fresh_url: FreshURL, tmp_path: Path
+) -> Iterator[Project]:
+    """A project with two databases, on each kind of server in turn."""
+    made = make_project(tmp_path, {name: fresh_url(request.param) for name in ("main", "audit")})
+    yield made
+    made.drop_all()
+
+
+@pytest.fixture
+def postgresql_project(fresh_url: FreshURL, tmp_path: Path) -> Iterator[Project]:
+    """A project with two databases on PostgreSQL."""
+    made = make_project(tmp_path, {name: fresh_url("postgresql") for name in ("main", "audit")})
+    yield made
+    made.drop_all()

@@ -1,0 +1,40 @@
+"""What the marks of a test say: ``real_commit`` and ``database``."""
+
+from __future__ import annotations
+
+import pytest
+
+from qapla_db.errors import Misuse
+from qapla_db.testing.run import Needs
+
+__all__ = ["STRICT", "needs_of"]
+
+STRICT = "qapla_db_strict"
+"""The option of pytest's configuration that lets no test use a database it did not name."""
+
+
+def needs_of(
+    node: pytest.Item, database_key: str, *, allowed_threads: tuple[str, ...] = ()
+) -> Needs:
+    """Return what a test says that it needs.
+
+    The marks ``database`` of the test, its class and its module add up.
+
+    :param database_key: the database of ``dbsession``, which a test names without a mark.
+    :raises Misuse: a mark names no database.
+    """
+    marks = list(node.iter_markers("database"))
+    names = [name for mark in marks for name in mark.args]
+    if marks and (not names or not all(isinstance(name, str) for name in names)):
+        raise Misuse(
+            f"{node.nodeid} has a mark 'database' that names none; write the names as text, such "
+            f"as @pytest.mark.database({database_key!r})"
+        )
+    if not marks and node.config.getini(STRICT):
+        names = [database_key]
+    return Needs(
+        real_commit=node.get_closest_marker("real_commit") is not None,
+        databases=frozenset(names) if names else None,
+        allowed_threads=allowed_threads,
+        test=node.nodeid,
+    )

@@ -1,0 +1,142 @@
+"""Templates on PostgreSQL: databases that nobody connects to.
+
+``CREATE DATABASE ... TEMPLATE`` fails while somebody is connected to the template
+(https://www.postgresql.org/docs/current/manage-ag-templatedbs.html), hence ``ALLOW_CONNECTIONS``.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import time
+import zlib
+from collections.abc import Mapping
+
+import sqlalchemy as sa
+
+from qapla_db.backends.postgresql import end_connections
+from qapla_db.errors import ServerError
+from qapla_db.testing.snapshot import Snapshot
+from qapla_db.testing.templates.base import template_ending
+from qapla_db.testing.templates.server import ServerTemplates
+
+__all__ = ["PostgreSQLTemplates"]
+
+log = logging.getLogger("qapla_db")
+
+COPY_WAIT = 30.0
+"""Seconds to wait for others who copy the same template."""
+
+_NAMESPACE = 0x71AA
+_IN_USE = "55006"
+_GONE = ("3D000", "42704")
+
+_FOUND = """
+SELECT pg_catalog.shobj_description(oid, 'pg_database') FROM pg_catalog.pg_database
+WHERE datname = :name
+"""
+_SIMILAR = """
+SELECT datname, pg_catalog.shobj_description(oid, 'pg_database') FROM pg_catalog.pg_database
+WHERE starts_with(datname, :prefix)
+"""
+# of the database itself, and not in it: CREATE DATABASE leaves them behind
+_BESIDE = """
+SELECT datacl IS NOT NULL OR EXISTS (
+    SELECT FROM pg_catalog.pg_db_role_setting WHERE setdatabase = d.oid)
+FROM pg_catalog.pg_database AS d WHERE datname = :name
+"""
+
+
+class PostgreSQLTemplates(ServerTemplates):
+    """Databases with a comment that says what they were made from."""
+
+    _snapshot: Snapshot | None = None
+
+    def version(self) -> str:
+        return str(self.connection.exec_driver_sql("SHOW server_version").scalar())
+
+    def _try_lock(self, name: str) -> bool:
+        query = f"SELECT pg_catalog.pg_try_advisory_lock({_NAMESPACE}, {_key(name)})"
+        return bool(self.connection.exec_driver_sql(query).scalar())
+
+    def _unlock(self, name: str) -> None:
+        self.connection.exec_driver_sql(
+            f"SELECT pg_catalog.pg_advisory_unlock({_NAMESPACE}, {_key(name)})"
+        )
+
+    def find(self, digest: str) -> Mapping[str, str] | None:
+        found = self.connection.execute(sa.text(_FOUND), {"name": self.template(digest)})
+        return self.files_in(found.scalar(), digest)
+
+    def keep(self, digest: str, files: Mapping[str, str]) -> bool:
+        if self.connection.execute(sa.text(_BESIDE), {"name": self.name}).scalar():
+            return False
+        self._drop_templates()
+        template = self.template(digest)
+        end_connections(self.connection, self.name)
+        self._copy(self.name, template)
+        run, name = self.connection.exec_driver_sql, self.quoted(template)
+        run(f"ALTER DATABASE {name} ALLOW_CONNECTIONS false IS_TEMPLATE true")
+        # the last: a template without it is none
+        text = self.described(digest, files).replace("\\", "\\\\").replace("'", "''")
+        run(f"COMMENT ON DATABASE {name} IS E'{text}'")
+        return True
+
+    def clone(self, digest: str) -> bool:
+        self.database.dispose()
+        self._snapshot = None
+        end_connections(self.connection, self.name)
+        self.connection.exec_driver_sql(
+            f"DROP DATABASE IF EXISTS {self.quoted(self.name)} WITH (FORCE)"
+        )
+        try:
+            self._copy(self.template(digest), self.name)
+        except sa.exc.DBAPIError as error:
+            if self.settings.backend.error_code(error.orig or error) in _GONE:
+                return False  # another run has dropped it, for its own
+            raise
+        return True
+
+    def _copy(self, template: str, name: str) -> None:
+        deadline = time.monotonic() + COPY_WAIT
+        while True:
+            try:
+                self.connection.exec_driver_sql(
+                    f"CREATE DATABASE {self.quoted(name)} TEMPLATE {self.quoted(template)}"
+                )
+                return
+            except sa.exc.DBAPIError as error:
+                code = self.settings.backend.error_code(error.orig or error)
+                if code != _IN_USE:
+                    raise
+                if time.monotonic() > deadline:
+                    raise ServerError(
+                        f"the test database {name!r} cannot be copied from {template!r}: others "
+                        f"have used that for {COPY_WAIT:g} s (see pg_stat_activity)"
+                    ) from error
+            time.sleep(0.01)
+
+    def _drop_templates(self) -> None:
+        """Drop those of this database, with what was left of one whose making was interrupted."""
+        prefix = self.template("0" * 64).removesuffix(template_ending("0" * 64))
+        pattern = re.compile(f"{re.escape(prefix)}_template_[0-9a-f]+")
+        found = self.connection.execute(sa.text(_SIMILAR), {"prefix": prefix}).all()
+        for name, description in found:
+            is_unfinished = description is None and prefix == self.base
+            if pattern.fullmatch(name) and (is_unfinished or self.is_ours(description)):
+                run, quoted = self.connection.exec_driver_sql, self.quoted(name)
+                run(f"ALTER DATABASE {quoted} IS_TEMPLATE false")
+                run(f"DROP DATABASE IF EXISTS {quoted} WITH (FORCE)")
+
+    # --- rows
+
+    def remember(self) -> None:
+        if self._snapshot is None:
+            self._snapshot = Snapshot.of(self.database.engine)
+
+    def restore(self) -> bool:
+        return self._snapshot is not None and self._snapshot.restore(self.database.engine)
+
+
+def _key(name: str) -> int:
+    return zlib.crc32(name.encode()) & 0x7FFFFFFF

@@ -1,0 +1,99 @@
+"""Templates on a server, over one connection beside the database."""
+
+from __future__ import annotations
+
+import json
+import os
+import random
+import time
+from abc import abstractmethod
+from collections.abc import Iterator, Mapping
+from contextlib import ExitStack, contextmanager, suppress
+from typing import Any
+
+import sqlalchemy as sa
+from sqlalchemy.engine import Connection
+
+from qapla_db.database import Database
+from qapla_db.errors import ServerError
+from qapla_db.testing.templates.base import BUILD_WAIT, Templates
+
+__all__ = ["ServerTemplates"]
+
+
+class ServerTemplates(Templates):
+    """Of a server whose sessions can hold locks with names."""
+
+    def __init__(self, database: Database, base: str) -> None:
+        super().__init__(database, base)
+        settings = database.settings
+        self._stack = ExitStack()
+        connection = self._stack.enter_context(
+            settings.backend.administration(settings.url, settings.default_url, settings.access)
+        )
+        # a % in a statement is one
+        self.connection: Connection = connection.execution_options(no_parameters=True)
+
+    def claim(self, name: str) -> bool:
+        return self._try_lock(f"qapla_db tests {name}")
+
+    @contextmanager
+    def building(self) -> Iterator[None]:
+        lock = f"qapla_db template {self.base}"
+        deadline = time.monotonic() + BUILD_WAIT
+        while not self._try_lock(lock):
+            if time.monotonic() > deadline:
+                raise ServerError(
+                    f"another process makes the test database {self.database.name!r} at "
+                    f"{self.settings.address} and has not ended within {BUILD_WAIT:g} s; end it, "
+                    "and run the tests again"
+                )
+            time.sleep(random.uniform(0.01, 0.05))
+        try:
+            yield
+        finally:
+            # with the session the lock is gone too
+            with suppress(sa.exc.DBAPIError):
+                self._unlock(lock)
+
+    @abstractmethod
+    def _try_lock(self, name: str) -> bool:
+        """Lock a name for this session, or tell that another one has it."""
+
+    @abstractmethod
+    def _unlock(self, name: str) -> None: ...
+
+    def quoted(self, name: str) -> str:
+        """Return a name for a statement."""
+        return self.connection.dialect.identifier_preparer.quote_identifier(name)
+
+    def described(self, digest: str, files: Mapping[str, str]) -> str:
+        """Return what a template says about itself."""
+        about = {"qapla_db": "template", "of": self.base, "of_content": digest}
+        return json.dumps({**about, "files": dict(files)})
+
+    def is_ours(self, description: str | None) -> dict[str, Any] | None:
+        """Return what a template of this database says; None of any other database."""
+        try:
+            found = json.loads(description or "")
+        except ValueError:
+            return None
+        is_ours = isinstance(found, dict) and found.get("qapla_db") == "template"
+        return found if is_ours and found.get("of") == self.base else None
+
+    def files_in(self, description: str | None, digest: str) -> Mapping[str, str] | None:
+        """Return the files that a template names, if it is the one of a digest."""
+        found = self.is_ours(description)
+        if found is None or found.get("of_content") != digest:
+            return None
+        files: Mapping[str, str] = found["files"]
+        return files
+
+    def close(self) -> None:
+        if self._process == os.getpid():
+            self._stack.close()
+
+    def forget(self) -> None:
+        raw = self.connection.connection.dbapi_connection
+        if raw is not None:
+            self.settings.backend.orphan(raw)

@@ -1,0 +1,64 @@
+"""Test databases are migrated once, and copied by the runs that follow."""
+
+from __future__ import annotations
+
+from tests.testing.projects import REVISION, Project
+
+TESTS = """
+class TestShips(ShipFixture):
+    @pytest.mark.parametrize("again", range(2))
+    def test_seed(self, again):
+        assert SEED == names() == names("audit")
+        christen("Amar")
+        assert [*SEED, "Amar"] == names()
+"""
+
+
+def test_a_run_copies_what_another_one_migrated(project: Project) -> None:
+    """The second run does not migrate, and sees what the first one saw."""
+    project.run(TESTS)
+    assert ["main", "audit"] == project.migrated
+    project.run()
+    assert ["main", "audit"] == project.migrated
+    project.run("", "--db-rebuild")
+    assert ["main", "audit"] * 2 == project.migrated
+
+
+def test_a_template_is_never_stale(project: Project) -> None:
+    """Whatever a migration depends on makes a new template, of its database only."""
+    path = "migrations/main/versions/0001_ships.py"
+    revision = REVISION.format(database="main")
+    changes = [
+        ("a comment in the revision", lambda: project.write(path, revision + "# more\n")),
+        ("a new revision", lambda: project.write(path.replace("0001", "0002"), SECOND)),
+        ("a module that it imports", lambda: project.write("helper.py", "NAME = 'Amar'\n")),
+        ("a file that it reads", lambda: project.write("name.txt", "Amar")),
+    ]
+    project.write("helper.py", "NAME = 'Hegh'\n")
+    project.write("name.txt", "Hegh")
+    project.run(TESTS)
+    for count, (what, change) in enumerate(changes, start=2):
+        change()
+        project.run(
+            TESTS.replace("SEED == names() ==", "SEED == names()[:2] ==").replace(
+                '[*SEED, "Amar"] == names()', "names()[-1] == 'Amar'"
+            )
+        )
+        assert count == project.migrated.count("main"), what
+    assert 1 == project.migrated.count("audit")
+
+
+SECOND = """
+from alembic import op
+import helper
+
+revision, down_revision = "0002", "0001"
+
+def upgrade():
+    with open(__file__.rpartition("migrations")[0] + "name.txt") as file:
+        name = file.read()
+    op.execute(f"INSERT INTO ship (name) VALUES ('{helper.NAME}'), ('{name}')")
+
+def downgrade():
+    pass
+"""
