@@ -1,4 +1,7 @@
-"""``embedded:///DIRECTORY?database=NAME``: a real PostgreSQL that we start ourselves."""
+"""``embedded:///DIRECTORY?database=NAME``: a real PostgreSQL that we start ourselves.
+
+``embedded://tests?database=NAME`` is one for tests.
+"""
 
 from __future__ import annotations
 
@@ -8,6 +11,7 @@ from typing import Any, ClassVar
 
 import sqlalchemy as sa
 
+from qapla_db.backends import embedded_tests
 from qapla_db.backends.address import one_value, safe_url
 from qapla_db.backends.base import NO_SETTINGS, Access, Connector
 from qapla_db.backends.postgresql import PostgreSQLBackend
@@ -36,10 +40,13 @@ class EmbeddedBackend(PostgreSQLBackend):
     def complete(self, url: sa.URL) -> sa.URL:
         if url.drivername.partition("+")[0] != "embedded":
             return url
+        if embedded_tests.is_of_tests(url):
+            return embedded_tests.named(url)
         if not url.database or url.host:
             raise InvalidArgument(
                 f"{safe_url(url)!r} is not of the form "
-                "embedded:///DIRECTORY?database=NAME (four slashes before an absolute directory)"
+                "embedded:///DIRECTORY?database=NAME (four slashes before an absolute "
+                "directory), or for tests embedded://tests?database=NAME"
             )
         directory = str(Path(url.database).absolute())
         query = {"database": "postgres", **url.query}
@@ -51,7 +58,11 @@ class EmbeddedBackend(PostgreSQLBackend):
         from qapla_db.backends import embedded_server
 
         options = {key: one_value(value) for key, value in url.query.items() if key != "database"}
-        server = embedded_server.start(url.database or "", {**DEFAULT_OPTIONS, **options})
+        options = {**DEFAULT_OPTIONS, **options}
+        if embedded_tests.is_of_tests(url):
+            server = embedded_tests.start(url.database or "", options)
+        else:
+            server = embedded_server.start(url.database or "", options)
         return server.url(self.name_of(url))
 
     def connector(self, url: sa.URL, label: str, key: str) -> Connector:
@@ -67,8 +78,11 @@ class EmbeddedBackend(PostgreSQLBackend):
     def identity(self, url: sa.URL) -> tuple[str, str]:
         if url.drivername.partition("+")[0] != "embedded":
             return super().identity(url)
+        directory = Path(url.database or "")
+        if embedded_tests.is_of_tests(url):
+            directory = embedded_tests.data_directory(url.database or "")
         # as PostgreSQL's socket in that directory would be
-        return f"{Path(url.database or '').resolve()}:{self.default_port}", self.name_of(url)
+        return f"{directory.resolve()}:{self.default_port}", self.name_of(url)
 
     def name_of(self, url: sa.URL) -> str:
         if url.drivername.partition("+")[0] != "embedded":

@@ -17,7 +17,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -33,6 +33,7 @@ from qapla_db.backends.embedded_programs import (
     program_environment,
     responds,
 )
+from qapla_db.backends.embedded_renewal import renew, start_or_renew
 from qapla_db.backends.embedded_supervisor import STAY, is_free, open_lock
 from qapla_db.errors import ServerError
 
@@ -139,6 +140,7 @@ def start(
     *,
     binaries: Path | None = None,
     stay: bool = False,
+    expendable: bool = False,
 ) -> EmbeddedServer:
     """Make sure that the server of a data directory runs, and own it together with others.
 
@@ -152,6 +154,8 @@ def start(
         is started, one that runs already is left as it is
     :param binaries: directory of PostgreSQL's programs, instead of :func:`find_binaries`
     :param stay: the server needs no owner, and runs until :func:`stop`
+    :param expendable: the data may be thrown away where no server can run on them, and the
+        directory is one that nobody else has a use for
     :raises InvalidArgument: an option that is no setting, or not free to choose
     :raises DriverMissing: PostgreSQL's programs were not found
     :raises ServerError: the server does not start; with the end of its log
@@ -161,7 +165,8 @@ def start(
     place = _places.setdefault(path, _Place())
     with place.guard, _explained("start", path):
         if stay or not place.owns_running_server():
-            place.server = _start(place, path, settings, binaries or find_binaries(), stay)
+            cluster = Cluster(path, account_for(path), binaries or find_binaries())
+            place.server = _start(place, cluster, settings, stay=stay, expendable=expendable)
         assert place.server is not None
         return place.server
 
@@ -215,12 +220,15 @@ def _absolute(directory: str | os.PathLike[str]) -> Path:
 
 
 def _start(
-    place: _Place, path: Path, settings: Mapping[str, str], binaries: Path, stay: bool
+    place: _Place, cluster: Cluster, settings: Mapping[str, str], *, stay: bool, expendable: bool
 ) -> EmbeddedServer:
+    path = cluster.directory
     path.parent.mkdir(parents=True, exist_ok=True)
-    cluster = Cluster(path, account_for(path), binaries)
-    cluster.check()
+    if not expendable:
+        cluster.check()
     with _start_lock(path) as lock:
+        if expendable and not cluster.runs():
+            renew(cluster)
         cluster.make(lock, sync=settings.get("fsync") != "off")
         if stay:
             os.pwrite(lock, STAY, 0)
@@ -229,32 +237,49 @@ def _start(
         try:
             if not stay:
                 place.own(path)
-                _ensure_supervisor(path)
-            cluster.start(settings)
+            with nullcontext() if stay else _supervised(path):
+                if expendable:
+                    start_or_renew(cluster, settings, lock)
+                else:
+                    cluster.start(settings)
         except BaseException:
             place.disown()
             raise
         return EmbeddedServer(path, cluster.socket_directory, cluster.version)
 
 
-def _ensure_supervisor(directory: Path) -> None:
+@contextmanager
+def _supervised(directory: Path) -> Iterator[None]:
+    """Start a supervisor, where there is none, while the block starts the server."""
     probe = open_lock(directory, "supervisor")
     try:
-        if not is_free(probe, fcntl.LOCK_EX):
-            return
-        fcntl.flock(probe, fcntl.LOCK_UN)
+        is_there = not is_free(probe, fcntl.LOCK_EX)
+        if not is_there:
+            fcntl.flock(probe, fcntl.LOCK_UN)
     finally:
         os.close(probe)
-    subprocess.run(
+    if is_there:
+        yield
+        return
+    with subprocess.Popen(
         [_interpreter(), "-I", "-S", str(Path(embedded_supervisor.__file__)), str(directory)],
         stdin=subprocess.DEVNULL,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.DEVNULL,
         env=program_environment(),
         start_new_session=True,
-        timeout=30,
-        check=True,
-    )
+    ) as beginning:
+        try:
+            yield
+        finally:
+            try:
+                code = beginning.wait(30)
+            except subprocess.TimeoutExpired:
+                beginning.kill()
+                code = beginning.wait()
+        if code:
+            embedded_supervisor.stop_postmaster(directory)
+            raise subprocess.CalledProcessError(code, beginning.args)
 
 
 def _interpreter() -> str:

@@ -9,6 +9,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from qapla_db.backends import Backend, backend_names, get_backend
+from qapla_db.backends.embedded_tests import HOST, is_of_tests
 from qapla_db.errors import InvalidArgument, SettingInvalid
 
 __all__ = ["complete_url"]
@@ -28,14 +29,18 @@ _URL_FORMS = (
 )
 
 
-def complete_url(value: object, key: str, name: str) -> tuple[sa.URL, Backend]:
+def complete_url(
+    value: object, key: str, name: str, *, endpoint: str | None = None
+) -> tuple[sa.URL, Backend]:
     """Return the URL that a setting means, with a driver, and its backend.
 
     :param value: text, a ``sqlalchemy.URL``, or a mapping with ``ENGINE`` and the like.
     :param key: the setting, for messages.
     :param name: the database, for messages.
-    :raises SettingInvalid: it is no URL, or of no database that we know; no part
-        of the message or of a chained error shows a password.
+    :param endpoint: what the application is prepared for, if there is one.
+    :raises SettingInvalid: it is no URL, or of no database that we know, or one for tests
+        alone at another endpoint; no part of the message or of a chained error shows a
+        password.
     """
     url = _parse_url(value, key, name)
     _check_shape(url, key, name)
@@ -46,6 +51,14 @@ def complete_url(value: object, key: str, name: str) -> tuple[sa.URL, Backend]:
         raise SettingInvalid(
             f"{key!r} of the database {name!r} names the unknown kind of database 'postgres'; "
             "write postgresql://",
+            key=key,
+        )
+    if endpoint not in (None, "tests") and is_of_tests(url):
+        raise SettingInvalid(
+            f"{key!r} of the database {name!r} names the server of the tests "
+            f"(embedded://{HOST}), whose data may be lost at any time, and the application is "
+            f"prepared for {endpoint!r}; name it in settings/tests.py alone, and here a server "
+            "that keeps its data, such as embedded:///DIRECTORY?database=NAME",
             key=key,
         )
     if backend is None:
