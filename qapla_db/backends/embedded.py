@@ -89,6 +89,11 @@ class EmbeddedBackend(PostgreSQLBackend):
             return super().name_of(url)
         return one_value(url.query.get("database"))
 
+    def renamed(self, url: sa.URL, name: str) -> sa.URL:
+        if url.drivername.partition("+")[0] != "embedded":
+            return super().renamed(url, name)
+        return url.update_query_dict({"database": name})
+
     def exists(self, url: sa.URL, maintenance: sa.URL | None, access: Access = NO_SETTINGS) -> bool:
         return super().exists(*self._real(url, maintenance), access)
 
