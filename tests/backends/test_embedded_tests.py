@@ -69,7 +69,7 @@ def _remove(project: Path) -> None:
     finally:
         os.chdir(before)
     embedded_server.stop(data)
-    shutil.rmtree(data.parent)
+    shutil.rmtree(data.parent, ignore_errors=True)
 
 
 def data_of_project() -> Path:
