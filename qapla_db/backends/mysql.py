@@ -14,7 +14,7 @@ from qapla_db.backends.base import NO_SETTINGS, Access, Backend, log
 from qapla_db.backends.sockets import detach_socket
 from qapla_db.backends.states import READ_ONLY, is_autocommit, is_sandboxed
 
-__all__ = ["MariaDBBackend", "MySQLBackend"]
+__all__ = ["MariaDBBackend", "MySQLBackend", "end_process"]
 
 
 _IS_READ_ONLY = "qapla_db_session_is_read_only"
@@ -117,7 +117,7 @@ class MySQLBackend(Backend):
             users = sa.text("SELECT id, db FROM information_schema.processlist")
             for process, used in one.execute(users).all():
                 if used == stored:
-                    _kill(one, process)
+                    end_process(one, process)
             one.exec_driver_sql(f"DROP DATABASE IF EXISTS {_quoted(one, url.database)}")
             return True
 
@@ -150,7 +150,7 @@ class MySQLBackend(Backend):
         connection.invalidate()  # its place in the pool is free for who kills
         try:
             with connection.engine.connect() as other:
-                _kill(other, thread)
+                end_process(other, thread)
         except Exception:
             log.warning("a running statement could not be killed", exc_info=True)
         return True
@@ -205,7 +205,8 @@ def _stored_name(connection: Connection, name: str | None) -> str | None:
     return found
 
 
-def _kill(connection: Connection, process: Any) -> None:
+def end_process(connection: Connection, process: Any) -> None:
+    """End a connection by its number on the server; nothing happens where it has ended."""
     try:
         connection.exec_driver_sql(f"KILL {int(process)}")
     except sa.exc.DBAPIError as error:

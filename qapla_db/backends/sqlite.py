@@ -164,6 +164,7 @@ class SQLiteBackend(Backend):
             path = _path(url).resolve()
             for ending in ("-wal", "-shm", "-journal", ""):
                 Path(f"{path}{ending}").unlink(missing_ok=True)
+            _writers.pop(self.identity(url)[1], None)  # who wrote is in nobody's way any more
             return True
 
     def error_code(self, error: BaseException) -> int | None:

@@ -51,6 +51,7 @@ class TestDatabase:
         self._digest = ""
         self._templates: Templates | None = None
         self._is_extra = False
+        self._is_fresh = True
         self._environment: dict[str, str | None] = {}
 
     def __repr__(self) -> str:
@@ -134,6 +135,7 @@ class TestDatabase:
         self._dispose()
         if not (self._digest and self._open.clone(self._digest)):
             self.make()
+        self._is_fresh = True
 
     def _dispose(self) -> None:
         for database in self.databases:
@@ -141,15 +143,20 @@ class TestDatabase:
 
     # --- tests that commit
 
-    def remember(self) -> None:
-        """Note what is in it, before a test that commits."""
+    def prepare_restore(self) -> None:
+        """Prepare for :meth:`restore`, before a test that commits."""
         if self._digest:
-            self._open.remember()
+            self._open.prepare_restore(self._digest, is_fresh=self._is_fresh)
 
     def restore(self) -> None:
         """Make it again what it was, after a test that committed."""
         if not (self._digest and self._open.restore()):
             self.make_again()
+        self._is_fresh = True
+
+    def will_be_used(self) -> None:
+        """Know that a test uses it in a sandbox, where sequences go on."""
+        self._is_fresh = False
 
     # --- ends
 

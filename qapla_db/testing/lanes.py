@@ -26,9 +26,9 @@ from sqlalchemy.engine import Connection
 
 from qapla_db.errors import SandboxConflict, SandboxError
 from qapla_db.testing.pinned import PinnedConnection
-from qapla_db.testing.savepoints import Lane, Savepoints
+from qapla_db.testing.savepoints import REMEDY, Lane, Savepoints
 from qapla_db.testing.statements import Kind, Statement, parse
-from qapla_db.testing.turns import REMEDY, Turns
+from qapla_db.testing.turns import Turns
 
 __all__ = ["Checkout", "Lanes", "SandboxWarning"]
 

@@ -14,6 +14,7 @@ from sqlalchemy.pool.base import _ConnectionRecord
 
 from qapla_db.errors import SandboxError
 from qapla_db.testing.lanes import Checkout, Lanes
+from qapla_db.testing.savepoints import REMEDY
 
 __all__ = ["SandboxPool", "checkout_of"]
 
@@ -50,8 +51,7 @@ class SandboxPool(StaticPool):
         if os.getpid() != self._process:
             raise SandboxError(
                 f"the database {self._lanes.database!r} is in a sandbox of the parent process, "
-                "whose connection a child cannot use; give a test that forks real commits "
-                "instead of the sandbox"
+                f"whose connection a child cannot use; {REMEDY}"
             )
         fairy = super().connect()
         checkout: Checkout = fairy.info[_CHECKOUT]

@@ -183,11 +183,12 @@ def _isolated(one: TestDatabase, needs: Needs) -> Iterator[None]:
             if database not in named:
                 stack.enter_context(forbidden(database, needs.test))
         if needs.real_commit and named:
-            one.remember()
+            one.prepare_restore()
             stack.callback(one.restore)
             yield
             return
         stack.enter_context(_repaired(one))
+        one.will_be_used()
         for database in named:
             stack.enter_context(sandbox(database))
         yield

@@ -29,7 +29,7 @@ from qapla_db.testing.drivers import pin, supports
 from qapla_db.testing.lanes import Lanes, SandboxWarning
 from qapla_db.testing.pinned import PinnedConnection
 from qapla_db.testing.pool import SandboxPool, checkout_of
-from qapla_db.testing.savepoints import Savepoints
+from qapla_db.testing.savepoints import REMEDY, Savepoints
 
 __all__ = ["Sandbox", "SandboxPool", "SandboxWarning", "Sandboxable", "sandbox"]
 
@@ -254,7 +254,7 @@ def _replacements(dialect: Dialect, lanes: Lanes, pinned: PinnedConnection) -> d
         if checkout_of(connection.connection) is not None:
             raise SandboxError(
                 f"the database {lanes.database!r} is in a sandbox, where there is no two-phase "
-                "commit; give this test real commits instead of the sandbox"
+                f"commit; {REMEDY}"
             )
         do_begin_twophase(connection, xid)
 

@@ -17,7 +17,9 @@ from qapla_db.errors import SandboxBroken
 from qapla_db.testing.pinned import PinnedConnection
 from qapla_db.testing.places import place
 
-__all__ = ["Lane", "Savepoints"]
+__all__ = ["REMEDY", "Lane", "Savepoints"]
+
+REMEDY = "give this test real commits instead of the sandbox (@pytest.mark.real_commit)"
 
 
 @dataclass(eq=False, slots=True)
@@ -209,9 +211,8 @@ class Savepoints:
         """Make the error of an outer transaction that somebody else has ended."""
         return SandboxBroken(
             f"database {self.database!r}: {what} ended the outer transaction of the sandbox, "
-            "so what the test wrote before may be in the database for good. Make the test "
-            "database anew (recreate(database)), and give this test real commits instead "
-            "of the sandbox"
+            "so what the test wrote before may be in the database for good. Outside of pytest "
+            f"make the test database anew (recreate(database)); {REMEDY}"
         )
 
     @contextmanager

@@ -12,7 +12,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+import sqlalchemy as sa
 from sqlalchemy.engine import Engine
+
+from qapla_db.errors import QaplaError
 
 __all__ = ["Snapshot"]
 
@@ -31,6 +34,13 @@ WHERE relkind = 'r' AND relpersistence <> 't' AND nspname <> 'information_schema
 AND nspname NOT LIKE 'pg\\_%' ORDER BY 1
 """
 _SEQUENCES = _TABLES.replace("'r'", "'S'")
+
+# of whoever was not asked to end them, such as a process that a test has left running
+_END_OTHERS = """
+SELECT pid, pg_catalog.pg_terminate_backend(pid) FROM pg_catalog.pg_stat_activity
+WHERE datname = pg_catalog.current_database() AND pid <> pg_catalog.pg_backend_pid()
+AND backend_type = 'client backend' AND xact_start IS NOT NULL
+"""
 
 # what rows alone do not restore: content of views, triggers that fire all the same
 _BEYOND_ROWS = """
@@ -109,7 +119,7 @@ class Snapshot:
                     if sum(map(len, found.values())) > MOST_BYTES:
                         return None
                 return cls(_fetch(cursor, _SCHEMA), found, marks, _positions(cursor, sequences))
-        except engine.dialect.loaded_dbapi.Error:
+        except _errors(engine):
             return None
 
     def restore(self, engine: Engine) -> bool:
@@ -119,6 +129,8 @@ class Snapshot:
         """
         try:
             with _cursor(engine) as cursor:
+                # whose locks are in the way for LOCK_WAIT at most, until they have ended
+                _fetch(cursor, _END_OTHERS)
                 if _fetch(cursor, _SCHEMA) != self.schema:
                     return False
                 now = _marks(cursor, list(self.marks))
@@ -133,7 +145,16 @@ class Snapshot:
                 # rows that were put back are other versions of them
                 self.marks.update(_marks(cursor, changed))
                 return True
-        except engine.dialect.loaded_dbapi.Error:
+        except _errors(engine):
+            return False
+
+    def restore_sequences(self, engine: Engine) -> bool:
+        """Make sequences what they were, which no rollback does."""
+        try:
+            with _cursor(engine) as cursor:
+                self._reset_sequences(cursor)
+                return True
+        except _errors(engine):
             return False
 
     def _reset_sequences(self, cursor: Any) -> None:
@@ -141,6 +162,10 @@ class Snapshot:
         for name, position in self.sequences.items():
             if now[name] != position:
                 cursor.execute("SELECT setval(%s::regclass, %s, %s)", (name, *position))
+
+
+def _errors(engine: Engine) -> tuple[type[Exception], ...]:
+    return (QaplaError, sa.exc.DBAPIError, engine.dialect.loaded_dbapi.Error)
 
 
 @contextmanager

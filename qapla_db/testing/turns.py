@@ -7,11 +7,9 @@ import time
 from collections.abc import Callable
 
 from qapla_db.errors import SandboxConflict
-from qapla_db.testing.savepoints import Lane
+from qapla_db.testing.savepoints import REMEDY, Lane
 
-__all__ = ["REMEDY", "Turns"]
-
-REMEDY = "give this test real commits instead of the sandbox"
+__all__ = ["Turns"]
 
 _POLL = 0.05
 

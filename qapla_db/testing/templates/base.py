@@ -83,8 +83,12 @@ class Templates(ABC):
     def clone(self, digest: str) -> bool:
         """Make the database anew, as a copy of a template; False when it is gone."""
 
-    def remember(self) -> None:  # noqa: B027
-        """Note the rows of the database, which nobody has changed since :meth:`clone`."""
+    def prepare_restore(self, digest: str, *, is_fresh: bool) -> None:  # noqa: B027
+        """Prepare for :meth:`restore`, before a test that commits.
+
+        :param digest: the template that the database was copied from.
+        :param is_fresh: nobody has used it since; otherwise its sequences may have gone on.
+        """
 
     def restore(self) -> bool:
         """Make the rows what they were; False when that cannot be, and a copy is needed."""

@@ -14,6 +14,8 @@ from typing import Any
 
 import sqlalchemy as sa
 
+from qapla_db.backends.mysql import end_process
+from qapla_db.record import sharing
 from qapla_db.testing.templates.base import template_ending
 from qapla_db.testing.templates.server import ServerTemplates
 
@@ -40,6 +42,8 @@ SELECT (SELECT count(*) FROM information_schema.tables
 + (SELECT count(*) FROM information_schema.routines WHERE routine_schema = :name)
 + (SELECT count(*) FROM information_schema.events WHERE event_schema = :name)
 """
+# innodb_trx, which knows whose transactions are open, is a tenth of a second late
+_CONNECTED = "SELECT id FROM information_schema.processlist WHERE db = :name"
 _COLUMNS = """
 SELECT column_name FROM information_schema.columns
 WHERE table_schema = :name AND table_name = :table
@@ -95,7 +99,6 @@ class MySQLTemplates(ServerTemplates):
 
     def clone(self, digest: str) -> bool:
         self.database.dispose()
-        self._state = None
         if self.find(digest) is None:
             return False
         settings = self.settings
@@ -117,6 +120,8 @@ class MySQLTemplates(ServerTemplates):
             self._run(f"USE {self.quoted(target)}")
             self._run(statement)
             self._copy_rows(source, target, table)
+        # who drops the database ends whoever uses it
+        self._run("USE information_schema")
 
     def _copy_rows(self, source: str, target: str, table: str) -> None:
         names = self._all(_COLUMNS, name=source, table=table)
@@ -153,9 +158,11 @@ class MySQLTemplates(ServerTemplates):
 
     # --- rows
 
-    def remember(self) -> None:
-        if self._state is None and self._digest:
-            self._state = self._look()
+    def prepare_restore(self, digest: str, *, is_fresh: bool) -> None:
+        if self._state is None:
+            self._state = self._look(self.template(digest))
+        if not (is_fresh or self.restore()):
+            self.clone(digest)
 
     def restore(self) -> bool:
         before = self._state
@@ -164,7 +171,11 @@ class MySQLTemplates(ServerTemplates):
         try:
             self._run(_WAITS)
             self._run(_AS_IT_IS)
-            now = self._look()
+            for database in sharing(self.database):
+                database.dispose()
+            for (process,) in self._all(_CONNECTED, name=self.name):
+                end_process(self.connection, process)
+            now = self._look(self.name)
             if now is None or now.tables != before.tables:
                 return False
             template = self.template(self._digest)
@@ -172,26 +183,25 @@ class MySQLTemplates(ServerTemplates):
                 if now.checksums[table] != checksum:
                     self._run(f"DELETE FROM {self.quoted(self.name)}.{self.quoted(table)}")  # noqa: S608
                     self._copy_rows(template, self.name, table)
-            now = self._look()
+            now = self._look(self.name)
             for table, counter in before.counters.items():
                 if now is not None and now.counters[table] != counter:
                     self._run(
                         f"ALTER TABLE {self.quoted(self.name)}.{self.quoted(table)} "
                         f"AUTO_INCREMENT = {counter}"
                     )
-            self._state = self._look()
-            return self._state is not None and self._state == before
+            return self._look(self.name) == before
         except sa.exc.DBAPIError:
             return False  # others keep a table locked; a copy ends their connections
 
-    def _look(self) -> _State | None:
-        if self._scalar(_OTHERS, name=self.name):
+    def _look(self, name: str) -> _State | None:
+        if self._scalar(_OTHERS, name=name):
             return None
-        tables = self._tables(self.name)
-        definitions = {table: self._definition(self.name, table) for table in tables}
+        tables = self._tables(name)
+        definitions = {table: self._definition(name, table) for table in tables}
         checksums: dict[str, Any] = {}
         if definitions:
-            names = ", ".join(f"{self.quoted(self.name)}.{self.quoted(one)}" for one in definitions)
+            names = ", ".join(f"{self.quoted(name)}.{self.quoted(one)}" for one in definitions)
             found = self._all(f"CHECKSUM TABLE {names}")
             checksums = dict(zip(definitions, (checksum for _, checksum in found), strict=True))
         return _State(
