@@ -122,7 +122,7 @@ class Project:
         return subprocess.Popen(
             [*command, *arguments],
             cwd=self.path,
-            env={**os.environ, "PYTHONDONTWRITEBYTECODE": "1", **self.environment},
+            env={**_environment(), "PYTHONDONTWRITEBYTECODE": "1", **self.environment},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
@@ -177,6 +177,11 @@ class Project:
                 if "_template_" in name and backend.name == "postgresql":
                     connection.exec_driver_sql(f"ALTER DATABASE {name} IS_TEMPLATE false")
                 connection.exec_driver_sql(f"DROP DATABASE IF EXISTS {name}")
+
+
+def _environment() -> dict[str, str]:
+    # who runs us with pytest-xdist makes no worker of a run of its own
+    return {key: value for key, value in os.environ.items() if "PYTEST" not in key}
 
 
 def get_backend_name(url: sa.URL) -> str:
