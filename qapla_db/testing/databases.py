@@ -40,6 +40,7 @@ class TestDatabase:
 
     :param databases: its names, prepared for tests and not used yet.
     :param rebuild: migrate it anew even if there is a template.
+    :ivar restored: how often it was made again what it was.
     """
 
     __test__ = False
@@ -52,6 +53,8 @@ class TestDatabase:
         self._templates: Templates | None = None
         self._is_extra = False
         self._is_fresh = True
+        self._is_prepared = False
+        self.restored = 0
         self._environment: dict[str, str | None] = {}
 
     def __repr__(self) -> str:
@@ -135,7 +138,8 @@ class TestDatabase:
         self._dispose()
         if not (self._digest and self._open.clone(self._digest)):
             self.make()
-        self._is_fresh = True
+        self._is_fresh, self._is_prepared = True, False
+        self.restored += 1
 
     def _dispose(self) -> None:
         for database in self.databases:
@@ -144,15 +148,22 @@ class TestDatabase:
     # --- tests that commit
 
     def prepare_restore(self) -> None:
-        """Prepare for :meth:`restore`, before a test that commits."""
-        if self._digest:
-            self._open.prepare_restore(self._digest, is_fresh=self._is_fresh)
+        """Prepare for :meth:`restore`, before a test that commits.
+
+        Sandboxes have let sequences go on, so that it is made what it was once more.
+        """
+        if not self._is_fresh:
+            self.restore()
+        if self._digest and not self._is_prepared:
+            self._open.prepare_restore()
+            self._is_prepared = True
 
     def restore(self) -> None:
         """Make it again what it was, after a test that committed."""
-        if not (self._digest and self._open.restore()):
+        if not (self._is_prepared and self._open.restore()):
             self.make_again()
         self._is_fresh = True
+        self.restored += 1
 
     def will_be_used(self) -> None:
         """Know that a test uses it in a sandbox, where sequences go on."""

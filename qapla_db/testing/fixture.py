@@ -10,6 +10,7 @@ import pytest
 from qapla_db.application import DatabaseApplication
 from qapla_db.registry import Databases
 from qapla_db.session import Session
+from qapla_db.testing.class_data import fill
 from qapla_db.testing.marks import needs_of
 from qapla_db.testing.run import TestRun, application_of, web_client
 
@@ -58,6 +59,29 @@ class BaseApplicationFixture:
         """The application, prepared for tests, its databases made anew once a run."""
         return qapla_db_run.prepare(cls.make_application())
 
+    @classmethod
+    def set_up_data(cls, dbsession: Session) -> None:
+        """Make the rows that all tests of the class begin with; nothing by default.
+
+        It runs once for the class, and what it commits, or leaves to be committed, is gone
+        after the class. Attributes that it sets on ``cls`` are there in each test, instances
+        of models as copies of its own in its ``dbsession``.
+
+        :param dbsession: a session of the database ``DATABASE_KEY``.
+        """
+
+    @pytest.fixture(scope="class", autouse=True)
+    @classmethod
+    def _qapla_db_data(
+        cls, application: DatabaseApplication, qapla_db_run: TestRun
+    ) -> Iterator[None]:
+        if "set_up_data" not in {name for one in _own(cls) for name in vars(one)}:
+            yield
+            return
+        database = application.dbs[cls.DATABASE_KEY]
+        with qapla_db_run.filled(application, lambda: fill(cls, database, cls.set_up_data)):
+            yield
+
     @pytest.fixture(autouse=True)
     def _qapla_db_isolation(
         self,
@@ -65,6 +89,7 @@ class BaseApplicationFixture:
         qapla_db_run: TestRun,
         request: pytest.FixtureRequest,
     ) -> Iterator[None]:
+        self._qapla_db_request = request
         needs = needs_of(
             request.node, self.DATABASE_KEY, allowed_threads=tuple(self.ALLOWED_THREADS)
         )
@@ -96,3 +121,7 @@ class BaseApplicationFixture:
     def testapp(self, application: DatabaseApplication) -> Any:
         """A ``webtest.TestApp`` of the application, with cookies of its own."""
         return web_client(application)
+
+
+def _own(cls: type[BaseApplicationFixture]) -> tuple[type, ...]:
+    return cls.__mro__[: cls.__mro__.index(BaseApplicationFixture)]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -102,6 +102,7 @@ class TestRun:
         self._prepared: dict[DatabaseApplication, Exception | None] = {}
         self._databases: dict[DatabaseApplication, list[TestDatabase]] = {}
         self._isolated: set[DatabaseApplication] = set()
+        self._filled: dict[DatabaseApplication, _Filled] = {}
         self._watch = Watch()
 
     def prepare(self, application: DatabaseApplication) -> DatabaseApplication:
@@ -149,14 +150,39 @@ class TestRun:
         with ExitStack() as stack:
             self._isolated.add(application)
             stack.callback(self._isolated.discard, application)
+            if application in self._filled:
+                stack.callback(self._filled[application].again)
             for one in self._databases[application]:
                 stack.enter_context(_isolated(one, needs))
+            if application in self._filled:
+                self._filled[application].again()
             # in the sandboxes, whose end cuts off the connections that are left
             stack.enter_context(
                 self._watch.nothing_left(databases, allowed_threads=needs.allowed_threads)
             )
             yield
         self._check_names(needs)
+
+    @contextmanager
+    def filled(
+        self, application: DatabaseApplication, fill: Callable[[], object]
+    ) -> Iterator[None]:
+        """Let a block begin with other rows, and undo them at its end.
+
+        :param fill: commits the rows; it is called again after a test that commits for real.
+        """
+        databases = self._databases[application]
+        for one in databases:
+            one.prepare_restore()
+        with ExitStack() as stack:
+            for one in databases:
+                stack.callback(one.restore)
+            filled = self._filled[application] = _Filled(databases, fill)
+            try:
+                filled.again()
+                yield
+            finally:
+                del self._filled[application]
 
     def _check_names(self, needs: Needs) -> None:
         # at the end: a test may use several applications, the next of which is prepared later
@@ -172,6 +198,29 @@ class TestRun:
                 stack.callback(application.close)
                 for one in self._databases.get(application, ()):
                     stack.callback(one.close)
+
+
+class _Filled:
+    """The rows that tests begin with instead of those of the migrations."""
+
+    def __init__(self, databases: list[TestDatabase], fill: Callable[[], object]) -> None:
+        self._databases = databases
+        self._fill = fill
+        self._at: list[int] = []
+
+    def again(self) -> None:
+        """Make the rows, if any of the databases was made what it was without them."""
+        if self._at == self._restored:
+            return
+        if self._at:
+            for one in self._databases:
+                one.restore()
+        self._fill()
+        self._at = self._restored
+
+    @property
+    def _restored(self) -> list[int]:
+        return [one.restored for one in self._databases]
 
 
 @contextmanager

@@ -148,15 +148,6 @@ class Snapshot:
         except _errors(engine):
             return False
 
-    def restore_sequences(self, engine: Engine) -> bool:
-        """Make sequences what they were, which no rollback does."""
-        try:
-            with _cursor(engine) as cursor:
-                self._reset_sequences(cursor)
-                return True
-        except _errors(engine):
-            return False
-
     def _reset_sequences(self, cursor: Any) -> None:
         now = _positions(cursor, list(self.sequences))
         for name, position in self.sequences.items():

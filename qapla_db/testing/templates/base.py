@@ -83,12 +83,8 @@ class Templates(ABC):
     def clone(self, digest: str) -> bool:
         """Make the database anew, as a copy of a template; False when it is gone."""
 
-    def prepare_restore(self, digest: str, *, is_fresh: bool) -> None:  # noqa: B027
-        """Prepare for :meth:`restore`, before a test that commits.
-
-        :param digest: the template that the database was copied from.
-        :param is_fresh: nobody has used it since; otherwise its sequences may have gone on.
-        """
+    def prepare_restore(self) -> None:  # noqa: B027
+        """Prepare for :meth:`restore`; nobody has used the database since :meth:`clone`."""
 
     def restore(self) -> bool:
         """Make the rows what they were; False when that cannot be, and a copy is needed."""

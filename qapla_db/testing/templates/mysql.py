@@ -99,6 +99,7 @@ class MySQLTemplates(ServerTemplates):
 
     def clone(self, digest: str) -> bool:
         self.database.dispose()
+        self._state = None
         if self.find(digest) is None:
             return False
         settings = self.settings
@@ -158,11 +159,8 @@ class MySQLTemplates(ServerTemplates):
 
     # --- rows
 
-    def prepare_restore(self, digest: str, *, is_fresh: bool) -> None:
-        if self._state is None:
-            self._state = self._look(self.template(digest))
-        if not (is_fresh or self.restore()):
-            self.clone(digest)
+    def prepare_restore(self) -> None:
+        self._state = self._look(self.name)
 
     def restore(self) -> bool:
         before = self._state

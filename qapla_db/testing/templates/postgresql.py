@@ -130,13 +130,8 @@ class PostgreSQLTemplates(ServerTemplates):
 
     # --- rows
 
-    def prepare_restore(self, digest: str, *, is_fresh: bool) -> None:
-        engine = self.database.engine
-        if self._snapshot is not None and (is_fresh or self._snapshot.restore_sequences(engine)):
-            return
-        if not is_fresh:
-            self.clone(digest)
-        self._snapshot = Snapshot.of(engine)
+    def prepare_restore(self) -> None:
+        self._snapshot = Snapshot.of(self.database.engine)
 
     def restore(self) -> bool:
         return self._snapshot is not None and self._snapshot.restore(self.database.engine)
