@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection, Engine
 
 from qapla_db.errors import SandboxError
+from qapla_db.testing.local_settings import changed_settings
 from qapla_db.testing.pinned import PinnedConnection
 from qapla_db.testing.statements import Kind
 
@@ -101,6 +104,21 @@ class _Psycopg(PinnedConnection):
         if self._deferred:
             self.run(f"SET CONSTRAINTS {self._deferred} DEFERRED")
         self._all_immediate = False
+
+    def settings_before(self, statement: str, parameters: object) -> dict[str, str | None]:
+        changed = changed_settings(statement, parameters)
+        return {name: self._setting(name) if local else None for name, local in changed.items()}
+
+    def _setting(self, name: str) -> str:
+        self._cursor.execute("SELECT pg_catalog.current_setting(%s, true)", [name], prepare=False)
+        value = self._cursor.pgresult.get_value(0, 0)
+        return value.decode() if value else ""
+
+    def restore(self, settings: Mapping[str, str]) -> None:
+        for name, value in reversed([*settings.items()]):
+            self._cursor.execute(
+                "SELECT pg_catalog.set_config(%s, %s, true)", [name, value], prepare=False
+            )
 
     def aborted(self) -> Exception:
         error: Exception = self.dbapi.errors.InFailedSqlTransaction(

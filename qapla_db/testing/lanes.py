@@ -77,15 +77,18 @@ class Lanes:
 
     # --- what the application does
 
-    def execute(self, checkout: Checkout, text: str, run: Callable[[str], None]) -> None:
+    def execute(
+        self, checkout: Checkout, text: str, run: Callable[[str], None], parameters: object = None
+    ) -> None:
         """Run a statement of the application in its transaction.
 
         :param run: executes the text it is given.
+        :param parameters: with which it does so.
         """
         with self.turn:
             lane = self._lane(checkout)
             try:
-                self._execute(lane, parse(text), text, run)
+                self._execute(lane, parse(text), text, run, parameters)
             except BaseException:
                 if lane.autocommit and not self._closed:
                     checkout.lane = None
@@ -175,7 +178,12 @@ class Lanes:
     # --- statements
 
     def _execute(
-        self, lane: Lane, statement: Statement, text: str, run: Callable[[str], None]
+        self,
+        lane: Lane,
+        statement: Statement,
+        text: str,
+        run: Callable[[str], None],
+        parameters: object,
     ) -> None:
         kind = statement.kind
         if lane.lost:
@@ -192,7 +200,9 @@ class Lanes:
         if kind.may_write:
             self._savepoints.writes += 1
             lane.wrote = True
+        settings = self._pinned.settings_before(text, parameters)
         self._run(lane, kind, text, run, shield)
+        lane.has_changed(settings)
         if shield is not None:
             self._pinned.release(shield)
 
@@ -290,6 +300,7 @@ class Lanes:
                 savepoints.commit(lane)
         finally:
             self._turns.give_back(lane)
+            self._restore(lane)
             savepoints.collapse()
 
     def _rollback(self, lane: Lane) -> SandboxConflict | SandboxWarning | None:
@@ -312,7 +323,14 @@ class Lanes:
             return loss
         finally:
             self._turns.give_back(lane)
+            self._restore(lane)
             savepoints.collapse()
+
+    def _restore(self, lane: Lane) -> None:
+        """Set back what a transaction has set for itself, which no RELEASE does."""
+        if lane.settings and not self._pinned.lost:
+            self._pinned.restore(lane.settings)
+        lane.settings.clear()
 
     def _loss(self, lane: Lane) -> SandboxConflict | SandboxWarning | None:
         """Tell what the rollback of a lane undoes beside its own work."""

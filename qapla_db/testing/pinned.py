@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from typing import Any, ClassVar
 
 from sqlalchemy.engine import Connection, Engine
@@ -132,6 +133,16 @@ class PinnedConnection(ABC):
 
     def after(self, *, read_only: bool) -> None:  # noqa: B027
         """Clear up after a statement of the application."""
+
+    def settings_before(self, statement: str, parameters: object) -> dict[str, str | None]:
+        """Return the settings that a statement will change for its transaction, as they are.
+
+        None stands for one that it will change for longer.
+        """
+        return {}
+
+    def restore(self, settings: Mapping[str, str]) -> None:  # noqa: B027
+        """Set back what was set for a transaction that has ended."""
 
     def aborted(self) -> Exception:
         """Return the error of a statement in a transaction that has failed."""

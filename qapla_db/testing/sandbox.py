@@ -282,7 +282,10 @@ def _executing(original: Callable[..., None], lanes: Lanes) -> Callable[..., Non
         if checkout is None:
             original(cursor, statement, *rest)
         else:
-            lanes.execute(checkout, statement, lambda text: original(cursor, text, *rest))
+            parameters = rest[0] if len(rest) > 1 else None
+            lanes.execute(
+                checkout, statement, lambda text: original(cursor, text, *rest), parameters
+            )
 
     return execute
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import itertools
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
@@ -49,9 +49,19 @@ class Lane:
     """Who, from below, wrote after it had written."""
     lost: str = ""
     """Why its work is gone."""
+    settings: dict[str, str] = field(default_factory=dict)
+    """What it has set for itself, as it was before."""
 
     def __str__(self) -> str:
         return f"{self.origin} in thread {self.thread.name!r}"
+
+    def has_changed(self, settings: Mapping[str, str | None]) -> None:
+        """Note what a statement of its own has set; None for what is to stay."""
+        for name, before in settings.items():
+            if before is None:
+                self.settings.pop(name, None)
+            else:
+                self.settings.setdefault(name, before)
 
     @property
     def is_uncommitted(self) -> bool:

@@ -58,6 +58,8 @@ _LOCKS = re.compile(
     r"\bfor\s+(?:no\s+key\s+|key\s+)?(?:update|share)\b|\block\s+in\s+share\s+mode\b",
     re.IGNORECASE,
 )
+# of its transaction alone, or of MariaDB's connection
+_SET_LOCAL = re.compile(r"set\s+local\s+(?!transaction\b)[^;]*;?\s*$", re.IGNORECASE)
 _WORDS = {
     Kind.READ: "select values table show describe desc pragma explain with",
     Kind.WRITE: "insert update delete merge replace truncate copy load import",
@@ -77,6 +79,8 @@ def parse(statement: str) -> Statement:
     nesting = _NESTING.match(body)
     if nesting:
         return Statement(_nesting_kind(nesting["verb"]), _identity(nesting["name"]))
+    if _SET_LOCAL.match(body):
+        return Statement(Kind.READ)
     match = _WORD.match(body)
     word = match[0].lower() if match else ""
     kind = _KINDS.get(word, Kind.OTHER)

@@ -23,7 +23,10 @@ KINDS = [
     ("COPY item FROM STDIN", Kind.WRITE),
     ("TRUNCATE item", Kind.WRITE),
     ("CREATE TABLE item (id int)", Kind.DEFINE),
-    ("SET LOCAL lock_timeout = 1", Kind.OTHER),
+    ("SET LOCAL lock_timeout = 1", Kind.READ),
+    ("SET lock_timeout = 1", Kind.OTHER),
+    ("SET LOCAL TRANSACTION READ ONLY", Kind.OTHER),
+    ("SET LOCAL lock_timeout = 1; DELETE FROM item", Kind.OTHER),
     ("CALL something()", Kind.OTHER),
     ("", Kind.OTHER),
 ]
