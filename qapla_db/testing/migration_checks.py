@@ -53,17 +53,22 @@ def _message(database: Database, error: Exception) -> str | None:
     if isinstance(error, RevisionError | UserWarning):
         return (
             f"{name}: the revisions in {directory} do not fit together: {said}. "
-            "Bring the missing file back, or correct down_revision"
+            "Bring a missing file back, or correct revision or down_revision"
         )
     if isinstance(error, sa.exc.DBAPIError):
         said = " ".join(str(error.orig).split())
-    inside = str(Path(directory).absolute())
+    place = _place(error, Path(directory).absolute())
+    return None if place is None else f"{name}: {place}: {type(error).__name__}: {said}"
+
+
+def _place(error: Exception, directory: Path) -> str | None:
+    """Return the line of a migrations directory that an error comes from."""
     frames = traceback.extract_tb(error.__traceback__)
-    where = [one for one in frames if str(Path(one.filename).absolute()).startswith(inside)]
-    if not where:
-        return None
-    place = f"{where[-1].filename}, line {where[-1].lineno}"
-    return f"{name}: {place}: {type(error).__name__}: {said}"
+    places = [(one.filename, one.lineno) for one in frames]
+    if isinstance(error, SyntaxError):
+        places.append((str(error.filename), error.lineno))
+    inside = [one for one in places if Path(one[0]).absolute().is_relative_to(directory)]
+    return f"{inside[-1][0]}, line {inside[-1][1]}" if inside else None
 
 
 def _fail(message: str, *lines: str, remedy: str) -> None:

@@ -81,9 +81,9 @@ def migration_tests(
 def _is_assigned_in(path: Path, hook: object, config: pytest.Config) -> bool:
     """Tell whether a conftest.py has this hook; it is called for those below it too."""
     return path.name == "conftest.py" and any(
-        getattr(plugin, "__file__", None) == str(path)
-        and vars(plugin).get("pytest_collect_file") is hook
+        path.samefile(plugin.__file__)
         for plugin in config.pluginmanager.get_plugins()
+        if getattr(plugin, "pytest_collect_file", None) is hook
     )
 
 

@@ -11,6 +11,7 @@ from alembic import command
 from qapla_db.database import Database
 from qapla_db.migrations.commands import run_alembic
 from qapla_db.migrations.drift import differences
+from qapla_db.migrations.position import script_of
 from qapla_db.migrations.rehearsal.schema import Schema, schema_differences
 from qapla_db.migrations.shadow import Shadow, shadow
 from qapla_db.testing.migration_offline import execute
@@ -65,6 +66,8 @@ class Trials:
         :param sql: of all revisions.
         """
         online = self.online()
+        if not script_of(self.database).get_heads():
+            return []  # online there is the version table nevertheless
         with shadow(self.database, revision=None) as scratch:
             with scratch.engine.connect() as connection:
                 connection = connection.execution_options(isolation_level="AUTOCOMMIT")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable
+from pathlib import Path
 from textwrap import dedent, indent
 
 import pytest
@@ -193,7 +194,10 @@ def scratch_databases(kind: str, request: pytest.FixtureRequest) -> list[str]:
 
 def test_each_check(project: Project) -> None:
     """Each test fails for its own reason and for no other, and says what to do."""
-    made = project("sqlite", *SECOND)
+    made = project("sqlite", *SECOND, "strays")
+    real = made.path / f"migrations_test_{os.getpid()}_good.sqlite3"
+    stray = f"""context.is_offline_mode() and op.execute("ATTACH '{real}' AS good")"""
+    revision(made, "strays", "a2", "a1", stray, "op.execute('SELECT 1')")
     revision(made, "middle", "a3", "a2", HANGAR, "op.execute('SELECT 1')")
     revision(made, "heads", "b2", "a1", HANGAR, "op.drop_table('hangar')")
     result = run(made)
@@ -208,6 +212,7 @@ def test_each_check(project: Project) -> None:
         "apart": {"offline_sql"},
         "reads": {"offline_sql"},
         "rows": {"rehearsal"},
+        "strays": {"offline_sql"},
         "middle": {"up_down_up", "rehearsal"},
         "batch": {"models_match"},
         "heads": {"single_head"},
@@ -224,6 +229,7 @@ def test_each_check(project: Project) -> None:
         ("stuck", "up_down_up", "a2: fails when it is undone: "),
         ("apart", "offline_sql", "ship: online (id=1000, name=100% Rotarran: a; b"),
         ("reads", "offline_sql", "a2_.py, line 7): it reads rows"),
+        ("strays", "offline_sql", "connects to the database 'good'"),
         ("middle", "up_down_up", "a3: when it is undone, table hangar is left over"),
         ("heads", "single_head", "there are 2 heads: a2, b2\nMerge them: qapla-db merge heads"),
         ("rows", "rehearsal", "lost rows: 100 of 100 rows of ship (by a2)"),
@@ -255,7 +261,7 @@ TYPES = {
         ["sequence hulls is left over", "function hull is left over"],
     ),
     "sqlite": (
-        'op.execute("CREATE VIEW named AS SELECT name FROM ship")',
+        'op.execute("CREATE VIEW IF NOT EXISTS named AS SELECT name FROM ship")',
         'op.execute("SELECT 1")',
         ["view named is left over"],
     ),
@@ -263,19 +269,61 @@ TYPES = {
 """What a revision makes, what it undoes of it, and what is said of the rest."""
 
 
+SPECIAL = {
+    "postgresql": (
+        """
+        with op.get_context().autocommit_block():
+            op.create_index("by_name", "ship", ["name"], postgresql_concurrently=True)
+            op.drop_index("by_name", "ship", postgresql_concurrently=True)
+        op.execute(
+            "CREATE FUNCTION part() RETURNS int LANGUAGE plpgsql "
+            "AS $$ BEGIN -- a; b\\n RETURN 7 % 5; END $$"
+        )
+        """,
+        'op.execute("DROP FUNCTION part")',
+    ),
+    "mariadb": (
+        """
+        op.execute(
+            "CREATE FUNCTION part() RETURNS INT BEGIN DECLARE n INT; SET n = 7 % 5; RETURN n; END"
+        )
+        """,
+        'op.execute("DROP FUNCTION part")',
+    ),
+    "sqlite": (
+        """
+        op.execute(
+            "CREATE TRIGGER part AFTER DELETE ON ship BEGIN SELECT 7 % 5; SELECT 'a; b'; END"
+        )
+        """,
+        'op.execute("DROP TRIGGER part")',
+    ),
+}
+"""What a client could take for several statements, or for parameters."""
+
+
 @pytest.mark.parametrize("kind", KINDS)
-def test_servers(project: Project, kind: str, request: pytest.FixtureRequest) -> None:
+def test_servers(
+    project: Project,
+    kind: str,
+    request: pytest.FixtureRequest,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
     """On each kind of server good migrations pass, and traces of any kind are found."""
     up, down, left = TYPES[kind]
     made = project(kind, "good", "traces")
+    if kind == "sqlite":
+        monkeypatch.setenv("TMPDIR", str(tmp_path))
     revision(made, "traces", "a2", "a1", up, down)
+    revision(made, "good", "a3", "a2", *SPECIAL[kind])
     result = run(made)
     assert {"traces": {"up_down_up", "rehearsal"}} == outcomes(result, "FAILED")
     assert CHECKS == outcomes(result, "PASSED")["good"]
     for one in left:
         assert f"a2: when it is undone, {one}" in message(result, "traces", "up_down_up")
     if kind == "sqlite":
-        assert [] == [*made.path.glob("*.sqlite3")]
+        assert [] == [*made.path.glob("*.sqlite3"), *tmp_path.glob("qapla_db_shadow_*")]
     else:
         assert [] == scratch_databases(kind, request)
 
@@ -300,7 +348,7 @@ def test_selection(project: Project) -> None:
 
 
 def test_no_server(project: Project) -> None:
-    """Without its server a database is collected, and what needs no server tested; the rest says it."""
+    """Without a server the tests are collected; those that need it say so, in short."""
     made = project("sqlite", "good")
     url = "postgresql://nobody:secret@127.0.0.1:1/gone_test"
     text = (made.path / "settings" / "tests.py").read_text()
