@@ -63,12 +63,13 @@ class TestDatabase:
     # --- where it is
 
     def place(self) -> None:
-        """Reserve the database for this run; while another run has it, one with a number.
+        """Reserve the database, which may be dropped, for this run.
 
-        :raises Refused: it could be somebody's data.
+        While another run has it, it is one with a number.
+
+        :raises Refused: that could be somebody's data.
         :raises ServerError: the server cannot be reached.
         """
-        self._first.check_droppable()
         settings = self._first.settings
         worker = os.environ.get("PYTEST_XDIST_WORKER", "")
         name = settings.backend.name_of(settings.url)

@@ -25,7 +25,9 @@ MOST_BYTES = 32_000_000
 LOCK_WAIT = "2s"
 """How long the server waits for transactions that a test has left open."""
 
-_BEGIN = f"SET LOCAL session_replication_role = replica; SET LOCAL lock_timeout = '{LOCK_WAIT}'"
+_WAIT = f"SET LOCAL lock_timeout = '{LOCK_WAIT}'"
+# the server forgets its plans then, so that it is said only where rows are written
+_WITHOUT_TRIGGERS = "SET LOCAL session_replication_role = replica"
 
 _TABLES = """
 SELECT format('%I.%I', nspname, relname) FROM pg_catalog.pg_class AS c
@@ -107,6 +109,7 @@ class Snapshot:
             return None
         try:
             with _cursor(engine) as cursor:
+                cursor.execute(_WITHOUT_TRIGGERS)  # or the user may not say so
                 if _fetch(cursor, _BEYOND_ROWS)[0][0]:
                     return None
                 tables = [name for (name,) in _fetch(cursor, _TABLES)]
@@ -136,7 +139,8 @@ class Snapshot:
                 now = _marks(cursor, list(self.marks))
                 changed = [table for table, mark in self.marks.items() if mark != now[table]]
                 if changed:
-                    cursor.execute("; ".join(map("DELETE FROM ONLY {}".format, changed)))
+                    deletions = map("DELETE FROM ONLY {}".format, changed)
+                    cursor.execute("; ".join([_WITHOUT_TRIGGERS, *deletions]))
                 for table in changed:
                     if table in self.rows:
                         with cursor.copy(f"COPY {table} FROM STDIN (FORMAT binary)") as copy:
@@ -168,7 +172,7 @@ def _cursor(engine: Engine) -> Iterator[Any]:
         connection.rollback()  # of what a listener of the application has begun
         raw: Any = connection.connection.dbapi_connection
         with raw.transaction(), raw.cursor(row_factory=tuple_row) as cursor:
-            cursor.execute(_BEGIN)
+            cursor.execute(_WAIT)
             yield cursor
 
 

@@ -67,14 +67,22 @@ def project(
     request: pytest.FixtureRequest, fresh_url: FreshURL, tmp_path: Path
 ) -> Iterator[Project]:
     """A project with two databases, on each kind of server in turn."""
-    made = make_project(tmp_path, {name: fresh_url(request.param) for name in ("main", "audit")})
-    yield made
-    made.drop_all()
+    yield from _project(request.param, fresh_url, tmp_path)
 
 
 @pytest.fixture
 def postgresql_project(fresh_url: FreshURL, tmp_path: Path) -> Iterator[Project]:
     """A project with two databases on PostgreSQL."""
-    made = make_project(tmp_path, {name: fresh_url("postgresql") for name in ("main", "audit")})
+    yield from _project("postgresql", fresh_url, tmp_path)
+
+
+@pytest.fixture
+def mariadb_project(fresh_url: FreshURL, tmp_path: Path) -> Iterator[Project]:
+    """A project with two databases on MariaDB."""
+    yield from _project("mariadb", fresh_url, tmp_path)
+
+
+def _project(kind: str, fresh_url: FreshURL, path: Path) -> Iterator[Project]:
+    made = make_project(path, {name: fresh_url(kind) for name in ("main", "audit")})
     yield made
     made.drop_all()
