@@ -1,0 +1,6 @@
+from planets import application
+from tables import Base
+
+from qapla_db.env import AlembicEnv
+
+AlembicEnv(application, Base, "main").run()
