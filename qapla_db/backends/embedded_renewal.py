@@ -54,12 +54,8 @@ def renew(cluster: Cluster) -> None:
 def start_or_renew(cluster: Cluster, options: Mapping[str, str], lock: int) -> None:
     """Start the server of a cluster, with new data where it does not work with the old ones.
 
-    One that runs is left as it is.
-
     :raises ServerError: it does not start with new ones either.
     """
-    if cluster.runs():
-        return
     try:
         cluster.start(options)
         _check_connection(cluster)

@@ -227,21 +227,22 @@ def _start(
     if not expendable:
         cluster.check()
     with _start_lock(path) as lock:
-        if expendable and not cluster.runs():
+        runs = cluster.runs()
+        if expendable and not runs:
             renew(cluster)
         cluster.make(lock, sync=settings.get("fsync") != "off")
         if stay:
             os.pwrite(lock, STAY, 0)
-        elif not cluster.runs():
+        elif not runs:
             os.ftruncate(lock, 0)
         try:
             if not stay:
                 place.own(path)
             with nullcontext() if stay else _supervised(path):
-                if expendable:
-                    start_or_renew(cluster, settings, lock)
-                else:
+                if not expendable:
                     cluster.start(settings)
+                elif not runs:
+                    start_or_renew(cluster, settings, lock)
         except BaseException:
             place.disown()
             raise
