@@ -14,6 +14,8 @@ from collections.abc import Mapping
 from contextlib import suppress
 from pathlib import Path
 
+import sqlalchemy as sa
+
 from qapla_db.backends.embedded_cluster import Cluster
 from qapla_db.backends.embedded_programs import PORT
 from qapla_db.backends.embedded_supervisor import stop_postmaster
@@ -92,10 +94,9 @@ def _check_age(mark: Path, boot: str) -> None:
 
 
 def _check_connection(cluster: Cluster) -> None:
-    import psycopg
-
-    where = f"port={PORT} user=postgres dbname=postgres connect_timeout=5"
+    where = {"host": str(cluster.socket_directory), "port": PORT}
+    url = sa.URL.create("postgresql+psycopg", "postgres", database="postgres", query=where)
     try:
-        psycopg.connect(where, host=str(cluster.socket_directory)).close()
-    except psycopg.Error as error:
-        raise ServerError(f"its server refuses connections: {error}") from error
+        sa.create_engine(url, poolclass=sa.NullPool).connect().close()
+    except sa.exc.DBAPIError as error:
+        raise ServerError(f"its server refuses connections: {error.orig}") from error
