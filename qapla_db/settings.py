@@ -302,7 +302,7 @@ def database_settings(
             f"{variable}",
             key=key,
         )
-    url, backend = complete_url(value, source, name)
+    url, backend = complete_url(value, source, name, endpoint=endpoint)
     if endpoint == "tests" and key not in passed:
         url = _of_this_worker(url, backend, environ.get("PYTEST_XDIST_WORKER", ""))
     default_key = f"db:{name}:default_url"
@@ -311,7 +311,9 @@ def database_settings(
         name=name,
         url=url,
         backend=backend,
-        default_url=complete_url(default, default_key, name)[0] if default else None,
+        default_url=(
+            complete_url(default, default_key, name, endpoint=endpoint)[0] if default else None
+        ),
         options=_options(settings, f"db:{name}:options"),
         session=_mapping(settings, f"db:{name}:session"),
         environment=str(_read(settings, f"db:{name}:environment") or _usual(endpoint)),

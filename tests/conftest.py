@@ -30,7 +30,11 @@ _numbers = itertools.count(1)
 
 
 def pytest_configure() -> None:
-    """Let the tests' processes hear Ctrl-C and a hangup, also in a run in the background."""
+    """Let the tests' processes hear Ctrl-C and a hangup, also in a run in the background.
+
+    What they start is no worker of pytest-xdist, even if we are.
+    """
+    os.environ.pop("PYTEST_XDIST_WORKER", None)
     for name in ("SIGINT", "SIGHUP"):
         signum = getattr(signal, name, None)
         if signum is not None and signal.getsignal(signum) is signal.SIG_IGN:

@@ -717,3 +717,27 @@ def test_password_in_a_wrong_place(url: str) -> None:
     with pytest.raises(SettingInvalid) as caught:
         database_settings({"db:main:url": url}, "main", environ={})
     assert "s3cr3t" not in "".join(traceback.format_exception(caught.value))
+
+
+@pytest.mark.parametrize("endpoint", ["wsgi", "command", "celery", "shell"])
+@pytest.mark.parametrize("setting", ["url", "default_url"])
+def test_the_server_of_the_tests_is_for_tests_alone(endpoint: str, setting: str) -> None:
+    """An application that is prepared for earnest does not begin with data that may be lost."""
+    given = {"db:main:url": "sqlite://", f"db:main:{setting}": "embedded://tests?database=x_test"}
+    with pytest.raises(SettingInvalid, match=f"'db:main:{setting}'.*may be lost.*{endpoint!r}"):
+        database_settings(given, "main", endpoint=endpoint, environ={})
+    found = database_settings(given, "main", endpoint="tests", environ={})
+    assert "tests" in (found.url.host, found.default_url and found.default_url.host)
+
+
+def test_no_tests_where_other_endpoints_share_the_server_of_the_tests() -> None:
+    """settings/default.py is the wrong place for it, which the tests say before they drop."""
+    from tests.support import make_application
+
+    url = "embedded://tests?database=x_test"
+    with make_application({"main": url}, endpoint="tests") as app:
+        app.settings_for = lambda endpoint: load_settings(  # type: ignore[method-assign]
+            "tests.empty_settings", endpoint, {"db:main:url": url}
+        )
+        with pytest.raises(Refused, match="may be lost at any time"):
+            app.dbs["main"].check_droppable()

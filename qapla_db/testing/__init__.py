@@ -1,4 +1,4 @@
-"""Tests: a sandbox for every database, the base class of test classes, counts of statements.
+"""Tests: test databases, a sandbox for each, fixtures, counts of statements, migrations.
 
 The names are loaded on first use, so that a run of pytest that has this
 package installed, and does not use it, imports nothing of it.
@@ -14,16 +14,25 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from qapla_db.testing.fixture import BaseApplicationFixture as BaseApplicationFixture
     from qapla_db.testing.functions import fixtures_for as fixtures_for
+    from qapla_db.testing.migrations import migration_tests as migration_tests
     from qapla_db.testing.queries import assert_queries as assert_queries
     from qapla_db.testing.queries import no_lazy_loads as no_lazy_loads
     from qapla_db.testing.sandbox import sandbox as sandbox
 
-__all__ = ["BaseApplicationFixture", "assert_queries", "fixtures_for", "no_lazy_loads", "sandbox"]
+__all__ = [
+    "BaseApplicationFixture",
+    "assert_queries",
+    "fixtures_for",
+    "migration_tests",
+    "no_lazy_loads",
+    "sandbox",
+]
 
 _MODULES = {
     "BaseApplicationFixture": "fixture",
     "assert_queries": "queries",
     "fixtures_for": "functions",
+    "migration_tests": "migrations",
     "no_lazy_loads": "queries",
 }
 

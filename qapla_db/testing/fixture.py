@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import pytest
 
@@ -13,6 +13,9 @@ from qapla_db.session import Session
 from qapla_db.testing.class_data import fill
 from qapla_db.testing.marks import needs_of
 from qapla_db.testing.run import TestRun, application_of, web_client
+
+if TYPE_CHECKING:
+    from qapla_db.testing.migrations.rehearsal import Rehearse
 
 __all__ = ["BaseApplicationFixture"]
 
@@ -116,6 +119,14 @@ class BaseApplicationFixture:
     def paths(self, application: DatabaseApplication) -> Any:
         """The paths of the application."""
         return application.paths
+
+    @pytest.fixture
+    def rehearse(self, application: DatabaseApplication) -> Rehearse:
+        """Rehearses an upgrade: ``rehearse("main", rows=1000)``; see ``rehearse_with``."""
+        # few tests rehearse, and none waits for what only these need
+        from qapla_db.testing.migrations.rehearsal import rehearse_with
+
+        return rehearse_with(application)
 
     @pytest.fixture
     def testapp(self, application: DatabaseApplication) -> Any:

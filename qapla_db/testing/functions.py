@@ -25,6 +25,7 @@ class Fixtures(NamedTuple):
     :ivar dbsession: a session, closed at the end of the test.
     :ivar settings: the settings of the application.
     :ivar paths: the paths of the application.
+    :ivar rehearse: rehearses an upgrade on a scratch database.
     :ivar testapp: a ``webtest.TestApp`` with cookies of its own.
     """
 
@@ -34,6 +35,7 @@ class Fixtures(NamedTuple):
     dbsession: Any
     settings: Any
     paths: Any
+    rehearse: Any
     testapp: Any
 
 
@@ -93,5 +95,13 @@ def fixtures_for(
         dbsession=dbsession,
         settings=fixture(lambda app: app.settings),
         paths=fixture(lambda app: app.paths),
+        rehearse=fixture(_rehearse_with),
         testapp=fixture(web_client),
     )
+
+
+def _rehearse_with(application: DatabaseApplication) -> Any:
+    # few tests rehearse, and none waits for what only these need
+    from qapla_db.testing.migrations.rehearsal import rehearse_with
+
+    return rehearse_with(application)

@@ -21,6 +21,7 @@ _PROPERTY = "qapla_db_queries"
 _MARKS = (
     "real_commit: the test commits for real, and the databases are restored after it (qapla_db)",
     "database(name, ...): the test may use these databases and no others (qapla_db)",
+    "qapla_db_migrations: tests of migrations, on scratch databases",
 )
 
 

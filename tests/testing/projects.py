@@ -118,11 +118,13 @@ class Project:
     def start(self, *arguments: str) -> subprocess.Popen[str]:
         """Start its tests."""
         command = [sys.executable, "-m", "pytest", "-W", "error", "--strict-markers"]
-        command += ["--strict-config", "-p", "no:cacheprovider", "-p", "no:randomly", "-q"]
+        command += ["--strict-config", "-p", "no:cacheprovider", "-q"]
+        # without the plugins that are installed by chance, which cost time
+        command += ["-p", "qapla_db.testing.plugin"] + ["-p", "xdist"] * ("-n" in arguments)
         return subprocess.Popen(
             [*command, *arguments],
             cwd=self.path,
-            env={**_environment(), "PYTHONDONTWRITEBYTECODE": "1", **self.environment},
+            env={**os.environ, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", **self.environment},
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
@@ -177,11 +179,6 @@ class Project:
                 if "_template_" in name and backend.name == "postgresql":
                     connection.exec_driver_sql(f"ALTER DATABASE {name} IS_TEMPLATE false")
                 connection.exec_driver_sql(f"DROP DATABASE IF EXISTS {name}")
-
-
-def _environment() -> dict[str, str]:
-    # who runs us with pytest-xdist makes no worker of a run of its own
-    return {key: value for key, value in os.environ.items() if "PYTEST" not in key}
 
 
 def get_backend_name(url: sa.URL) -> str:

@@ -57,7 +57,7 @@ class ShipApplication(DatabaseApplication):
 """
 
 CONFTEST = """
-from qapla_db.testing.migration_tests import migration_tests
+from qapla_db.testing import migration_tests
 from ships import ShipApplication
 pytest_collect_file = migration_tests(ShipApplication)
 """
@@ -413,17 +413,12 @@ CLASSES = """
 import pytest
 from qapla_db.errors import RehearsalFailed
 from qapla_db.testing import BaseApplicationFixture, fixtures_for
-from qapla_db.testing.migration_rehearsal import rehearse_with
 from objects import application as the_one
 from ships import ShipApplication
 
 class TestShips(BaseApplicationFixture):
     APP_CLASS = ShipApplication
     DATABASE_KEY = "good"
-
-    @pytest.fixture
-    def rehearse(self, application):
-        return rehearse_with(application)
 
     def test_it(self, application, dbsession, rehearse):
         assert application is the_one

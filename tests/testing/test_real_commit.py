@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from tests.testing.projects import Project
 
-BOTH = """
+PAIR = """
 def seed(database="main"):
     assert SEED == names(database)
     with application.dbs[database].session() as session:
@@ -29,10 +29,10 @@ class Pair(ShipFixture):
 
 
 def test_rows_come_back(project: Project) -> None:
-    """Rows that were added, changed and deleted, by other processes too, and sequences come back."""
-    output = project.run(
-        BOTH
-        + """
+    """What was added, changed and deleted, by other processes too, is undone; so are sequences."""
+    output = _run(
+        project,
+        """
 import subprocess, sys
 
 @pytest.mark.real_commit
@@ -71,7 +71,7 @@ class TestAbandoned(Pair):
                 self.kept.exec_driver_sql("SELECT 1")
         self.kept.invalidate()
         self.kept.close()
-"""
+""",
     )
     assert "13 passed" in output
     assert ["main", "audit"] == project.migrated
@@ -79,9 +79,9 @@ class TestAbandoned(Pair):
 
 def test_schemas_come_back(project: Project) -> None:
     """What a test does to the schema is undone, and the tests after it see what was migrated."""
-    project.run(
-        BOTH
-        + """
+    _run(
+        project,
+        """
 def ddl(*statements):
     with application.dbs["main"].engine.begin() as connection:
         for statement in statements:
@@ -113,16 +113,16 @@ class TestView(Pair):
 class TestDropped(Pair):
     def commits(self):
         application.dbs["main"].drop()
-"""
+""",
     )
     assert ["main", "audit"] == project.migrated
 
 
 def test_a_broken_sandbox_is_repaired(project: Project) -> None:
     """A commit behind a sandbox is the error of its test, and the next one sees nothing of it."""
-    output = project.run(
-        BOTH
-        + """
+    output = _run(
+        project,
+        """
 class TestBroken(Pair):
     def commits(self):
         with application.dbs["main"].engine.connect() as connection:
@@ -229,3 +229,7 @@ def test_other_function(audit_session):
     assert "2 failed, 3 passed" in output
     assert "FAILED test_it.py::TestStrict::test_other" in output
     assert "FAILED test_it.py::test_other_function" in output
+
+
+def _run(project: Project, tests: str, expect: int = 0) -> str:
+    return project.run(PAIR + tests, expect=expect)

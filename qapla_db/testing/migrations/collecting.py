@@ -11,14 +11,11 @@ import pytest
 
 from qapla_db.application import DatabaseApplication, instances_of
 from qapla_db.errors import InvalidArgument, QaplaError, SettingMissing
-from qapla_db.testing.migration_checks import CHECKS, explained
-from qapla_db.testing.migration_trials import Trials
+from qapla_db.testing.migrations.checks import CHECKS, explained
+from qapla_db.testing.migrations.trials import Trials
 from qapla_db.testing.run import application_of
 
-__all__ = ["MARKER", "migration_tests"]
-
-MARKER = "qapla_db_migrations: tests of migrations, on scratch databases"
-"""The line of the marker that these tests have."""
+__all__ = ["migration_tests"]
 
 Collectors = list[pytest.Collector]
 CollectFile = Callable[[Path, pytest.Collector], Generator[None, Collectors, Collectors]]
@@ -66,8 +63,6 @@ def migration_tests(
         found = yield
         if not _is_assigned_in(file_path, pytest_collect_file, parent.config):
             return found
-        if MARKER not in parent.config.getini("markers"):
-            parent.config.addinivalue_line("markers", MARKER)
         ours: Conftest = Conftest.from_parent(parent, path=file_path)
         ours.content = subject, databases, checks
         if parent.session.isinitpath(file_path):

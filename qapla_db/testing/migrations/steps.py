@@ -16,7 +16,7 @@ from qapla_db.migrations.rehearsal.failure import reason_of
 from qapla_db.migrations.rehearsal.migrator import Migrator
 from qapla_db.migrations.rehearsal.schema import Schema, schema_differences
 from qapla_db.migrations.shadow import shadow
-from qapla_db.testing.migration_states import Bookkeeping
+from qapla_db.testing.migrations.states import Bookkeeping
 
 __all__ = ["RoundTrip", "step_by_step"]
 

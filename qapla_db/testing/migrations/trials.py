@@ -14,9 +14,9 @@ from qapla_db.migrations.drift import differences
 from qapla_db.migrations.position import script_of
 from qapla_db.migrations.rehearsal.schema import Schema, schema_differences
 from qapla_db.migrations.shadow import Shadow, shadow
-from qapla_db.testing.migration_offline import execute
-from qapla_db.testing.migration_states import Bookkeeping, State, row_differences
-from qapla_db.testing.migration_steps import RoundTrip, step_by_step
+from qapla_db.testing.migrations.offline import execute
+from qapla_db.testing.migrations.states import Bookkeeping, State, row_differences
+from qapla_db.testing.migrations.steps import RoundTrip, step_by_step
 
 __all__ = ["Trials"]
 

@@ -17,9 +17,9 @@ from qapla_db.database import Database
 from qapla_db.errors import QaplaError
 from qapla_db.migrations.looking import command_for
 from qapla_db.migrations.position import script_of
-from qapla_db.testing.migration_offline import sql_of, unwritable
-from qapla_db.testing.migration_rehearsal import rehearsed
-from qapla_db.testing.migration_trials import Trials
+from qapla_db.testing.migrations.offline import sql_of, unwritable
+from qapla_db.testing.migrations.rehearsal import rehearsed
+from qapla_db.testing.migrations.trials import Trials
 
 __all__ = ["CHECKS", "explained"]
 
