@@ -8,6 +8,7 @@ from typing import Any, TypeVar, overload
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection
+from sqlalchemy.event.registry import _EventKey
 from sqlalchemy.orm import ORMExecuteState, Session, scoped_session
 
 from qapla_db.errors import InvalidArgument, Misuse
@@ -96,7 +97,7 @@ def _set_aside(session: Session) -> Iterator[None]:
         connection = session.connection(bind_arguments=dict(state.bind_arguments))
         if connection.dialect.name == "sqlite" and not connections:
             connections.append(connection)
-            sa.event.listen(connection, "before_cursor_execute", _materialised, retval=True)
+            _key(connection, "before_cursor_execute", _materialised).listen(retval=True)
 
     sa.event.listen(session, "do_orm_execute", heed)
     try:
@@ -104,7 +105,7 @@ def _set_aside(session: Session) -> Iterator[None]:
     finally:
         sa.event.remove(session, "do_orm_execute", heed)
         for connection in connections:
-            sa.event.remove(connection, "before_cursor_execute", _materialised)
+            _key(connection, "before_cursor_execute", _materialised).remove()
 
 
 def _materialised(
@@ -113,6 +114,12 @@ def _materialised(
     if context is not None and context.execution_options.get(_STREAM):
         statement = _SET_ASIDE.format(statement)
     return statement, parameters
+
+
+def _key(connection: Connection, name: str, listener: Callable[..., Any]) -> _EventKey[Connection]:
+    # what event.listen() makes; before SQLAlchemy 2.1 it refuses the connections of an engine
+    # with execution options, as read-only sessions have
+    return _EventKey(connection, name, listener, connection)
 
 
 @contextmanager
@@ -163,9 +170,9 @@ def _guarded(result: sa.Result[Any]) -> Iterator[Callable[[], bool]]:
     if connection.dialect.name in ("mysql", "mariadb"):
         listeners.append(("before_cursor_execute", refuse))
     for name, listener in listeners:
-        sa.event.listen(connection, name, listener)
+        _key(connection, name, listener).listen()
     try:
         yield lambda: ended
     finally:
         for name, listener in listeners:
-            sa.event.remove(connection, name, listener)
+            _key(connection, name, listener).remove()

@@ -43,6 +43,19 @@ def test_rows_and_values_of_a_select(database: Database) -> None:
         assert [(0, "00000"), (1, "11111"), (2, "22222")] == list(stream(session, both))
 
 
+def test_a_session_that_only_reads(database: Database) -> None:
+    """A read-only session streams too, and its stream ends with its transaction."""
+    with database.transaction() as session:
+        fill(session, 10)
+    with database.session(read_only=True) as session:
+        assert 10 == len(list(stream(session, Note)))
+        found = stream(session, Note, chunk=2)
+        next(found)
+        with pytest.raises(Misuse, match="has ended"):
+            session.rollback()
+            next(found)
+
+
 def test_pending_objects_are_seen(database: Database) -> None:
     """What was added to the session is flushed first."""
     with database.session() as session:

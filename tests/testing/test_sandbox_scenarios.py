@@ -81,7 +81,7 @@ def _write_in_all_ways(database: Database, suffix: str = "") -> None:
             sa.text("INSERT INTO orders (name) VALUES (:name)"), {"name": f"raw{suffix}"}
         )
         connection.commit()
-    with database.session() as reader, database.session() as writer:
+    with database.session(read_only=True) as reader, database.session() as writer:
         streamed = OrderReadDriver(reader).stream(chunk=1)
         next(streamed)
         OrderWriteDriver(writer).create(name=f"stream{suffix}")
