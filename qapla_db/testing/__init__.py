@@ -12,6 +12,7 @@ from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from qapla_db.testing.current import session_of as session_of
     from qapla_db.testing.fixture import BaseApplicationFixture as BaseApplicationFixture
     from qapla_db.testing.functions import fixtures_for as fixtures_for
     from qapla_db.testing.migrations import migration_tests as migration_tests
@@ -26,6 +27,7 @@ __all__ = [
     "migration_tests",
     "no_lazy_loads",
     "sandbox",
+    "session_of",
 ]
 
 _MODULES = {
@@ -34,6 +36,7 @@ _MODULES = {
     "fixtures_for": "functions",
     "migration_tests": "migrations",
     "no_lazy_loads": "queries",
+    "session_of": "current",
 }
 
 

@@ -11,6 +11,7 @@ from sqlalchemy.orm import InstanceState
 
 from qapla_db.database import Database
 from qapla_db.session import Session
+from qapla_db.testing.current import offered
 
 __all__ = ["ClassData", "fill"]
 
@@ -44,7 +45,8 @@ def fill(cls: type, database: Database, make: Callable[[Session], object]) -> No
     before = dict(vars(cls))
     with database.transaction() as session:
         session.expire_on_commit = False
-        make(session)
+        with offered(database.name, lambda: session):
+            make(session)
     for name, value in list(vars(cls).items()):
         if before.get(name) is not value and not isinstance(value, ClassData):
             setattr(cls, name, ClassData(name, value))

@@ -11,6 +11,7 @@ from qapla_db.application import DatabaseApplication
 from qapla_db.registry import Databases
 from qapla_db.session import Session
 from qapla_db.testing.class_data import fill
+from qapla_db.testing.current import offered
 from qapla_db.testing.marks import needs_of
 from qapla_db.testing.run import TestRun, application_of, web_client
 
@@ -96,7 +97,10 @@ class BaseApplicationFixture:
         needs = needs_of(
             request.node, self.DATABASE_KEY, allowed_threads=tuple(self.ALLOWED_THREADS)
         )
-        with qapla_db_run.isolated(application, needs):
+        with (
+            qapla_db_run.isolated(application, needs),
+            offered(self.DATABASE_KEY, lambda: request.getfixturevalue("dbsession")),
+        ):
             yield
 
     @pytest.fixture

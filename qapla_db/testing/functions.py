@@ -10,6 +10,7 @@ import pytest
 
 from qapla_db.application import DatabaseApplication
 from qapla_db.session import Session
+from qapla_db.testing.current import offered
 from qapla_db.testing.marks import needs_of
 from qapla_db.testing.run import TestRun, application_of, web_client
 
@@ -85,7 +86,11 @@ def fixtures_for(
 
     @pytest.fixture
     def dbsession(request: pytest.FixtureRequest) -> Iterator[Session]:
-        with tested(request) as app, app.dbs[database_key].session() as session:
+        with (
+            tested(request) as app,
+            app.dbs[database_key].session() as session,
+            offered(database_key, lambda: session),
+        ):
             yield session
 
     return Fixtures(

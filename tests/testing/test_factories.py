@@ -7,18 +7,15 @@ import pytest
 from tests.testing.projects import Project
 
 FACTORIES = """
-from contextvars import ContextVar
-
 import factory
 from polyfactory.factories.sqlalchemy_factory import SQLAlchemyFactory
+from qapla_db.testing import session_of
 from ships import Sailor, Ship
-
-session = ContextVar("session")
 
 class Boy(factory.alchemy.SQLAlchemyModelFactory):
     class Meta:
         abstract = True
-        sqlalchemy_session_factory = session.get
+        sqlalchemy_session_factory = session_of("main")
         sqlalchemy_session_persistence = "commit"
 
 class BoyShip(Boy):
@@ -36,7 +33,7 @@ class BoySailor(Boy):
 
 class Poly(SQLAlchemyFactory):
     __is_base_factory__ = True
-    __session__ = session.get
+    __session__ = session_of("main")
     __set_primary_key__ = False
     __set_foreign_keys__ = False
     __set_relationships__ = True
@@ -97,15 +94,8 @@ def downgrade():
 """
 
 HEAD = """
-from factories import BoySailor, BoyShip, PolySailor, PolyShip, session
+from factories import BoySailor, BoyShip, PolySailor, PolyShip
 from ships import Sailor
-
-class FactoryFixture(ShipFixture):
-    @pytest.fixture(autouse=True)
-    def factory_session(self, dbsession):
-        token = session.set(dbsession)
-        yield
-        session.reset(token)
 
 BOY = BoyShip.create, BoyShip.create_batch, BoySailor.create
 POLY = PolyShip.create_sync, PolyShip.create_batch_sync, PolySailor.create_sync
@@ -113,7 +103,7 @@ POLY = PolyShip.create_sync, PolyShip.create_batch_sync, PolySailor.create_sync
 
 TESTS = """
 @pytest.mark.parametrize("create, create_batch, create_sailor", [BOY, POLY])
-class Factories(FactoryFixture):
+class Factories(ShipFixture):
     def test_rows(self, dbsession, testapp, create, create_batch, create_sailor):
         ship = create(name="Amar")
         assert ship in dbsession
@@ -183,3 +173,44 @@ class TestLeak(ShipFixture):
     )
     assert "1 passed, 1 error" in output
     assert "a connection of the database 'main'" in output
+
+
+def test_factories_in_data_of_a_class_and_in_functions(postgresql_project: Project) -> None:
+    """Factories make rows for a class and for test functions too, and nowhere else."""
+    prepare(postgresql_project)
+    postgresql_project.write(
+        "conftest.py",
+        """
+        from qapla_db.testing import fixtures_for
+        from ships import ShipApplication
+
+        some = fixtures_for(ShipApplication, "main")
+        my_session, my_app = some.dbsession, some.application
+        """,
+    )
+    output = postgresql_project.run(
+        HEAD
+        + """
+class TestData(ShipFixture):
+    @classmethod
+    def set_up_data(cls, dbsession):
+        cls.sailor = BoySailor.create(name="Martok")
+        assert cls.sailor in dbsession
+
+    @pytest.mark.parametrize("again", range(2))
+    def test_it(self, dbsession, again):
+        assert self.sailor in dbsession and "Amar" == self.sailor.ship.name
+        BoyShip.create()
+        assert 4 == len(names())
+
+def test_function(my_session):
+    assert BoyShip.create(name="Amar") in my_session
+    assert [*SEED, "Amar"] == names()
+
+def test_nothing_to_store_in(my_app):
+    with pytest.raises(TypeError, match="no test that runs has a session of the database 'main'"):
+        BoyShip.create(name="Amar")
+""",
+        *WEBOB,
+    )
+    assert "4 passed" in output
