@@ -24,11 +24,16 @@ def project() -> Iterator[Path]:
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_page(page: Path, project: Path) -> None:
     """Every block of code in the documentation runs, in the order of the page."""
+    # of pytest's plugins those that a page uses: the others of our tests take time to load
+    plugins = {
+        "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",
+        "PYTEST_ADDOPTS": "-p qapla_db.testing.plugin -p xdist -p pytest_randomly",
+    }
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     done = subprocess.run(
         [sys.executable, "-P", str(ROOT / "tests" / "pages.py"), str(page)],
         cwd=project,
-        env={**os.environ, "PATH": path, "PYTHONPATH": str(project)},
+        env={**os.environ, **plugins, "PATH": path, "PYTHONPATH": str(project)},
         capture_output=True,
         text=True,
         timeout=300,
