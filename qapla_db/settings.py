@@ -36,15 +36,21 @@ from qapla_db.errors import (
 
 __all__ = [
     "ENDPOINTS",
+    "MOVED",
     "DatabaseSettings",
     "LoadedSettings",
     "Settings",
     "database_settings",
     "load_settings",
+    "moved_key",
 ]
 
 ENDPOINTS = ("wsgi", "tests", "shell", "command", "celery")
 """What an application can be prepared for."""
+
+MOVED = "QAPLA_TEST_MOVED"
+"""The environment variable by which a run of tests says which of its databases have other names,
+because another run has those of the settings."""
 
 _REFERENCE = re.compile(r"%%|%\((?P<key>[^)]*)\)(?P<format>[-#0 +]*\d*(?:\.\d+)?[a-zA-Z])")
 _DOTTED = re.compile(
@@ -303,8 +309,10 @@ def database_settings(
             key=key,
         )
     url, backend = complete_url(value, source, name, endpoint=endpoint)
-    if endpoint == "tests" and key not in passed:
-        url = _of_this_worker(url, backend, environ.get("PYTEST_XDIST_WORKER", ""))
+    if endpoint == "tests":
+        if key not in passed:
+            url = _of_this_worker(url, backend, environ.get("PYTEST_XDIST_WORKER", ""))
+        url = _of_this_run(url, backend, environ.get(MOVED, ""))
     default_key = f"db:{name}:default_url"
     default = _read(settings, default_key)
     return DatabaseSettings(
@@ -326,6 +334,16 @@ def _of_this_worker(url: sa.URL, backend: Backend, worker: str) -> sa.URL:
     if not worker or backend.is_volatile(url) or worker in re.split("[_-]", name):
         return url
     return backend.renamed(url, f"{name}_{worker}")
+
+
+def _of_this_run(url: sa.URL, backend: Backend, moved: str) -> sa.URL:
+    name = json.loads(moved).get(moved_key(url, backend)) if moved else None
+    return backend.renamed(url, name) if name else url
+
+
+def moved_key(url: sa.URL, backend: Backend) -> str:
+    """Return what stands in :data:`MOVED` for a database."""
+    return " ".join(backend.identity(url))
 
 
 def _usual(endpoint: str | None) -> str:

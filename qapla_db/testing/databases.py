@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
 from collections.abc import Iterable
@@ -9,9 +10,10 @@ from collections.abc import Iterable
 import sqlalchemy as sa
 
 from qapla_db.database import Database
-from qapla_db.errors import ServerError
+from qapla_db.errors import LifecycleError, ServerError
 from qapla_db.migrations.commands import recreate
 from qapla_db.record import sharing
+from qapla_db.settings import MOVED, moved_key
 from qapla_db.testing.contents import are_unchanged, content_of, files_read
 from qapla_db.testing.templates import Templates, templates_of
 
@@ -46,19 +48,37 @@ class TestDatabase:
     __test__ = False
 
     def __init__(self, databases: list[Database], *, rebuild: bool = False) -> None:
-        self.databases = databases
-        self._first = databases[0]
+        self._databases = databases
+        self._settings = databases[0].settings
         self._rebuild = rebuild
-        self._digest = ""
+        self._content = ""
+        self._has_template = self._is_made = False
         self._templates: Templates | None = None
         self._is_extra = False
         self._is_fresh = True
         self._is_prepared = False
         self.restored = 0
-        self._environment: dict[str, str | None] = {}
+        self._moved = ""
 
     def __repr__(self) -> str:
-        return f"<test database {self._first.name!r}: {self._first.settings.address}>"
+        return f"<test database {self._settings.name!r}: {self._settings.address}>"
+
+    @property
+    def _open(self) -> list[Database]:
+        """Its names in the applications that have not been closed."""
+        return [one for one in self._databases if _is_open(one)]
+
+    def serves(self, databases: list[Database]) -> bool:
+        """Tell whether it is what another application would be given for these names, too."""
+        return (
+            self._is_made
+            and self._settings.is_same_database(databases[0].settings)
+            and self._content == content_of(databases, self._kept.version())
+        )
+
+    def join(self, databases: list[Database]) -> None:
+        """Let another application use it."""
+        self._databases = [*self._databases, *databases]
 
     # --- where it is
 
@@ -70,12 +90,12 @@ class TestDatabase:
         :raises Refused: that could be somebody's data.
         :raises ServerError: the server cannot be reached.
         """
-        settings = self._first.settings
+        settings = self._settings
         worker = os.environ.get("PYTEST_XDIST_WORKER", "")
         name = settings.backend.name_of(settings.url)
         base = name.removesuffix(f"_{worker}") if worker else name
         self._is_extra = base != name
-        self._templates = templates_of(self._first, base)
+        self._templates = templates_of(self._databases[0], base)
         if self._templates.claim(name):
             return
         for number in range(2, MOST_RUNS + 1):
@@ -84,66 +104,65 @@ class TestDatabase:
                 self._move(other)
                 return
         raise ServerError(
-            f"{MOST_RUNS} runs of tests use the database {self._first.name!r} at "
+            f"{MOST_RUNS} runs of tests use the database {settings.name!r} at "
             f"{settings.address} and its numbered ones at this time; end some of them"
         )
 
     def _move(self, name: str) -> None:
         self._is_extra = True
-        for database in self.databases:
+        self._moved = moved_key(self._settings.url, self._settings.backend)
+        for database in self._databases:
             backend = database.backend
             url = backend.renamed(database.settings.url, name)
             backend.check_name(url)
             database.move(url)
-            # for processes that the tests start, which prepare an application of their own
-            key = f"QAPLA_TEST_DB_{database.name.upper()}_URL"
-            self._environment[key] = os.environ.get(key)
-            os.environ[key] = url.render_as_string(hide_password=False)
-        self._first.check_droppable()
+        self._databases[0].check_droppable()
+        self._settings = self._databases[0].settings
+        # for processes that the tests start, which prepare an application of their own
+        _say_moved({**_moved(), self._moved: name})
 
     # --- its content
 
     def make(self) -> None:
         """Make it, empty and migrated, whatever it holds now."""
-        templates = self._open
-        self._digest = content_of(self.databases, templates.version())
-        if not self._rebuild and self._clone():
-            return
-        with templates.building():
-            # somebody may have built it while we waited
-            if self._rebuild or not self._clone():
-                self._build(templates)
+        templates = self._kept
+        self._content = content_of(self._databases, templates.version())
+        if self._rebuild or not self._clone():
+            with templates.building():
+                # somebody may have built it while we waited
+                if self._rebuild or not self._clone():
+                    self._build(templates)
+        self._is_made = True
 
     def _clone(self) -> bool:
-        templates = self._open
-        files = templates.find(self._digest)
-        return files is not None and are_unchanged(files) and templates.clone(self._digest)
+        templates = self._kept
+        files = templates.find(self._content)
+        is_same = files is not None and are_unchanged(files)
+        self._has_template = is_same and templates.clone(self._content)
+        return self._has_template
 
     def _build(self, templates: Templates) -> None:
         with files_read() as files:
-            recreate(self._first)
-        settings = self._first.settings
-        if not settings.backend.is_volatile(settings.url):
+            recreate(templates.database)
+        if not self._settings.backend.is_volatile(self._settings.url):
             self._dispose()
         try:
-            kept = templates.keep(self._digest, files)
+            self._has_template = templates.keep(self._content, files)
         except sa.exc.DBAPIError as error:
             reason = " ".join(str(error.orig).split())
-            log.warning("no template of %r can be kept: %s", self._first.name, reason)
-            kept = False
-        if not kept:
-            self._digest = ""
+            log.warning("no template of %r can be kept: %s", self._settings.name, reason)
+            self._has_template = False
 
     def make_again(self) -> None:
         """Make it again what it was after :meth:`make`, by the shortest way that is exact."""
         self._dispose()
-        if not (self._digest and self._open.clone(self._digest)):
+        if not (self._has_template and self._kept.clone(self._content)):
             self.make()
         self._is_fresh, self._is_prepared = True, False
         self.restored += 1
 
     def _dispose(self) -> None:
-        for database in self.databases:
+        for database in self._open:
             database.dispose()
 
     # --- tests that commit
@@ -155,13 +174,13 @@ class TestDatabase:
         """
         if not self._is_fresh:
             self.restore()
-        if self._digest and not self._is_prepared:
-            self._open.prepare_restore()
+        if self._has_template and not self._is_prepared:
+            self._kept.prepare_restore()
             self._is_prepared = True
 
     def restore(self) -> None:
         """Make it again what it was, after a test that committed."""
-        if not (self._is_prepared and self._open.restore()):
+        if not (self._is_prepared and self._kept.restore()):
             self.make_again()
         self._is_fresh = True
         self.restored += 1
@@ -176,18 +195,38 @@ class TestDatabase:
         """Release it; one that no settings name, of a worker or with a number, is dropped."""
         if self._templates is None:
             return
-        for key, value in self._environment.items():
-            if value is None:
-                os.environ.pop(key, None)
-            else:
-                os.environ[key] = value
+        if self._moved:
+            _say_moved({key: name for key, name in _moved().items() if key != self._moved})
         try:
             if self._is_extra:
-                self._first.drop()
+                self._dispose()
+                settings = self._settings
+                settings.backend.drop(settings.url, settings.default_url, settings.access)
         finally:
             self._templates.close()
 
     @property
-    def _open(self) -> Templates:
+    def _kept(self) -> Templates:
         assert self._templates is not None, "place() comes first"
+        # of the applications that have it the first may be closed by now
+        self._templates.database = next(iter(self._open), self._databases[0])
         return self._templates
+
+
+def _is_open(database: Database) -> bool:
+    try:
+        return database.settings is not None
+    except LifecycleError:
+        return False
+
+
+def _moved() -> dict[str, str]:
+    found: dict[str, str] = json.loads(os.environ.get(MOVED) or "{}")
+    return found
+
+
+def _say_moved(names: dict[str, str]) -> None:
+    if names:
+        os.environ[MOVED] = json.dumps(names)
+    else:
+        os.environ.pop(MOVED, None)

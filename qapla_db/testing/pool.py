@@ -41,6 +41,7 @@ class SandboxPool(StaticPool):
         self._info = dict(pinned.info)
         self._lanes = lanes
         self._out: set[Checkout] = set()
+        self.is_disposed = False
         self._process = os.getpid()
         # not "connect" and "reset", which would act on the pinned connection
         for identifier in ("checkout", "checkin"):
@@ -99,6 +100,11 @@ class SandboxPool(StaticPool):
 
     def status(self) -> str:
         return f"SandboxPool  Connections checked out: {self.checkedout()}"
+
+    def dispose(self) -> None:
+        """Remember it: the engine's own pool is disposed of behind the sandbox."""
+        self.is_disposed = True
+        super().dispose()
 
     def recreate(self) -> SandboxPool:
         """Return itself: a test that disposes of the engine goes on in its sandbox."""

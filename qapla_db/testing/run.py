@@ -100,7 +100,7 @@ class TestRun:
     def __init__(self, *, rebuild: bool = False) -> None:
         self._rebuild = rebuild
         self._prepared: dict[DatabaseApplication, Exception | None] = {}
-        self._databases: dict[DatabaseApplication, list[TestDatabase]] = {}
+        self._databases: dict[DatabaseApplication, dict[TestDatabase, list[Database]]] = {}
         self._isolated: set[DatabaseApplication] = set()
         self._filled: dict[DatabaseApplication, _Filled] = {}
         self._watch = Watch()
@@ -125,12 +125,25 @@ class TestRun:
         application.run_tests()
         for database in application.dbs.values():
             database.check_droppable()
-        made = self._databases[application] = []
+        own = self._databases[application] = {}
+        made = []
         for names in physical(application.dbs.values()):
-            made.append(TestDatabase(names, rebuild=self._rebuild))
-            made[-1].place()
+            one = self._that_serves(names)
+            if one is None:
+                one = TestDatabase(names, rebuild=self._rebuild)
+                own[one] = names
+                one.place()
+                made.append(one)
+            else:
+                own[one] = names
+                one.join(names)
         for one in made:
             one.make()
+
+    def _that_serves(self, names: list[Database]) -> TestDatabase | None:
+        """Return the database that another application with the same databases has been given."""
+        known = [one for databases in self._databases.values() for one in databases]
+        return next((one for one in known if one.serves(names)), None)
 
     @contextmanager
     def isolated(self, application: DatabaseApplication, needs: Needs = Needs()) -> Iterator[None]:
@@ -152,8 +165,8 @@ class TestRun:
             stack.callback(self._isolated.discard, application)
             if application in self._filled:
                 stack.callback(self._filled[application].again)
-            for one in self._databases[application]:
-                stack.enter_context(_isolated(one, needs))
+            for one, names in self._databases[application].items():
+                stack.enter_context(_isolated(one, names, needs))
             if application in self._filled:
                 self._filled[application].again()
             # in the sandboxes, whose end cuts off the connections that are left
@@ -171,7 +184,7 @@ class TestRun:
 
         :param fill: commits the rows; it is called again after a test that commits for real.
         """
-        databases = self._databases[application]
+        databases = list(self._databases[application])
         for one in databases:
             one.prepare_restore()
         with ExitStack() as stack:
@@ -186,7 +199,8 @@ class TestRun:
 
     def _check_names(self, needs: Needs) -> None:
         # at the end: a test may use several applications, the next of which is prepared later
-        known = [name for application in self._prepared for name in application.dbs]
+        names = [names for own in self._databases.values() for names in own.values()]
+        known = [database.name for group in names for database in group]
         for name in sorted((needs.databases or frozenset()) - set(known)):
             raise UnknownDatabase(name, known)
 
@@ -196,8 +210,8 @@ class TestRun:
             stack.callback(self._watch.close)
             for application in self._prepared:
                 stack.callback(application.close)
-                for one in self._databases.get(application, ()):
-                    stack.callback(one.close)
+            for one in {one for own in self._databases.values() for one in own}:
+                stack.callback(one.close)
 
 
 class _Filled:
@@ -224,11 +238,11 @@ class _Filled:
 
 
 @contextmanager
-def _isolated(one: TestDatabase, needs: Needs) -> Iterator[None]:
-    """Isolate one database, under all its names."""
-    named = [database for database in one.databases if needs.may_use(database)]
+def _isolated(one: TestDatabase, names: list[Database], needs: Needs) -> Iterator[None]:
+    """Isolate one database, under all the names that an application has for it."""
+    named = [database for database in names if needs.may_use(database)]
     with ExitStack() as stack:
-        for database in one.databases:
+        for database in names:
             if database not in named:
                 stack.enter_context(forbidden(database, needs.test))
         if needs.real_commit and named:

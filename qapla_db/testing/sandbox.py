@@ -133,6 +133,9 @@ class Sandbox:
             if self._pinned.lost:
                 self._connection.invalidate()
             self._connection.close()
+            if self._pool.is_disposed:
+                # as by close() of an application, after which nobody has the engine any more
+                self._engine.dispose()
         if not intact and self._savepoints.broken is None:
             return self._broken()
         return self._savepoints.broken or self._lanes.conflict

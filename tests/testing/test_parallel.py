@@ -137,3 +137,43 @@ def test_processes_of_a_test_use_its_database(postgresql_project: Project) -> No
 def _name(project: Project) -> str:
     url: sa.URL = project.urls["main"]
     return os.path.basename(str(url.database)).partition(".")[0]
+
+
+def test_an_application_for_each_class(project: Project) -> None:
+    """Applications that are made for each class share their databases, also closed ones'."""
+    output = project.run(
+        """
+        class EachFixture(BaseApplicationFixture):
+            APP_CLASS = ShipApplication
+
+            @classmethod
+            def make_application(cls):
+                made = cls.made = ShipApplication()
+                return made
+
+            def test_commit(self, dbsession):
+                dbsession.add(Ship(name="Amar"))
+                dbsession.commit()
+
+            @pytest.mark.real_commit
+            def test_really(self, dbsession):
+                self.test_commit(dbsession)
+
+            def test_nothing_is_left(self, application, dbsession):
+                assert application is self.made
+                assert SEED == [ship.name for ship in dbsession.query(Ship).order_by(Ship.id)]
+                assert "_2" not in application.dbs["main"].settings.address.rpartition("test")[2]
+
+            def test_the_end(self, application):
+                if type(self) in (TestB, TestD):
+                    application.close()
+
+        class TestA(EachFixture): pass
+        class TestB(EachFixture): pass
+        class TestC(EachFixture): pass
+        class TestD(EachFixture): pass
+        """,
+        *("-k", "TestA or TestB or TestC or TestD"),
+    )
+    assert "16 passed" in output
+    assert ["main", "audit"] == project.migrated

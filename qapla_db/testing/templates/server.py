@@ -27,6 +27,7 @@ class ServerTemplates(Templates):
     def __init__(self, database: Database, base: str) -> None:
         super().__init__(database, base)
         settings = database.settings
+        self._backend = settings.backend
         self._stack = ExitStack()
         connection = self._stack.enter_context(
             settings.backend.administration(settings.url, settings.default_url, settings.access)
@@ -96,4 +97,4 @@ class ServerTemplates(Templates):
     def forget(self) -> None:
         raw = self.connection.connection.dbapi_connection
         if raw is not None:
-            self.settings.backend.orphan(raw)
+            self._backend.orphan(raw)
