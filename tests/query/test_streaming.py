@@ -51,8 +51,8 @@ def test_a_session_that_only_reads(database: Database) -> None:
         assert 10 == len(list(stream(session, Note)))
         found = stream(session, Note, chunk=2)
         next(found)
+        session.rollback()
         with pytest.raises(Misuse, match="has ended"):
-            session.rollback()
             next(found)
 
 
