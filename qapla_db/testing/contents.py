@@ -16,10 +16,10 @@ from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from functools import cache
 from importlib.machinery import PathFinder
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import alembic
 import sqlalchemy as sa
 
 import qapla_db
@@ -49,7 +49,7 @@ def content_of(databases: Iterable[Database], *server: str) -> str:
             data = part.encode() if isinstance(part, str) else part
             found.update(b"%d:%s," % (len(data), data))
 
-    add(qapla_db.__version__, sa.__version__, alembic.__version__, *server)
+    add(qapla_db.__version__, sa.__version__, version("alembic"), *server)
     for database in databases:
         settings = database.settings
         add(settings.name, settings.environment, settings.url.drivername)

@@ -11,7 +11,6 @@ import sqlalchemy as sa
 
 from qapla_db.database import Database
 from qapla_db.errors import LifecycleError, ServerError
-from qapla_db.migrations.commands import recreate
 from qapla_db.record import sharing
 from qapla_db.settings import MOVED, moved_key
 from qapla_db.testing.contents import are_unchanged, content_of, files_read
@@ -142,6 +141,9 @@ class TestDatabase:
         return self._has_template
 
     def _build(self, templates: Templates) -> None:
+        # with a template a run needs no Alembic, which takes its time to load
+        from qapla_db.migrations.commands import recreate
+
         with files_read() as files:
             recreate(templates.database)
         if not self._settings.backend.is_volatile(self._settings.url):

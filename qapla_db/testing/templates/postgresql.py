@@ -11,6 +11,7 @@ import re
 import time
 import zlib
 from collections.abc import Mapping
+from functools import cached_property
 
 import sqlalchemy as sa
 
@@ -97,12 +98,20 @@ class PostgreSQLTemplates(ServerTemplates):
             raise
         return True
 
+    @cached_property
+    def _strategy(self) -> str:
+        """Copy files as they are where the server waits for no disk: it takes half the time."""
+        waits = self.connection.exec_driver_sql("SHOW fsync").scalar() != "off"
+        is_old = (self.connection.dialect.server_version_info or ()) < (15,)
+        return "" if waits or is_old else " STRATEGY file_copy"
+
     def _copy(self, template: str, name: str) -> None:
         deadline = time.monotonic() + COPY_WAIT
         while True:
             try:
                 self.connection.exec_driver_sql(
                     f"CREATE DATABASE {self.quoted(name)} TEMPLATE {self.quoted(template)}"
+                    f"{self._strategy}"
                 )
                 return
             except sa.exc.DBAPIError as error:
