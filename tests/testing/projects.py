@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from textwrap import dedent
@@ -14,11 +14,9 @@ import sqlalchemy as sa
 
 from qapla_db.backends import get_backend
 from tests.support import plain_engine
+from tests.testing.forked import run_pytest
 
 FreshURL = Callable[[str], sa.URL]
-
-SECONDS = 120.0
-"""Longest time that a run of a project may take."""
 
 _SETTINGS = """
 import os
@@ -116,15 +114,11 @@ class Project:
         path.write_text(dedent(text))
 
     def start(self, *arguments: str) -> subprocess.Popen[str]:
-        """Start its tests."""
-        command = [sys.executable, "-m", "pytest", "-W", "error", "--strict-markers"]
-        command += ["--strict-config", "-p", "no:cacheprovider", "-q"]
-        # without the plugins that are installed by chance, which cost time
-        command += ["-p", "qapla_db.testing.plugin"] + ["-p", "xdist"] * ("-n" in arguments)
+        """Start its tests in a process from nothing."""
         return subprocess.Popen(
-            [*command, *arguments],
+            [sys.executable, "-m", "pytest", *_arguments(arguments)],
             cwd=self.path,
-            env={**os.environ, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", **self.environment},
+            env=self._environment,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
@@ -138,10 +132,15 @@ class Project:
         """
         if tests:
             self.write("test_it.py", HEAD + dedent(tests))
-        process = self.start(*arguments)
-        output, _ = process.communicate(timeout=SECONDS)
-        assert process.returncode == expect, output
+        file = self.path / "output.txt"
+        code = run_pytest(_arguments(arguments), self.path, self._environment, file)
+        output = file.read_text()
+        assert code == expect, output
         return output
+
+    @property
+    def _environment(self) -> dict[str, str]:
+        return {**os.environ, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", **self.environment}
 
     @property
     def migrated(self) -> list[str]:
@@ -179,6 +178,13 @@ class Project:
                 if "_template_" in name and backend.name == "postgresql":
                     connection.exec_driver_sql(f"ALTER DATABASE {name} IS_TEMPLATE false")
                 connection.exec_driver_sql(f"DROP DATABASE IF EXISTS {name}")
+
+
+def _arguments(more: Sequence[str]) -> list[str]:
+    ours = ["-W", "error", "--strict-markers", "--strict-config", "-p", "no:cacheprovider", "-q"]
+    # without the plugins that are installed by chance, which cost time
+    ours += ["-p", "qapla_db.testing.plugin"] + ["-p", "xdist"] * ("-n" in more)
+    return [*ours, *more]
 
 
 def get_backend_name(url: sa.URL) -> str:

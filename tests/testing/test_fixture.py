@@ -8,6 +8,8 @@ from textwrap import dedent
 
 import pytest
 
+from tests.testing.forked import run_project
+
 SETTINGS = """
 def make_settings(settings, paths):
     for name in ("main", "audit"):
@@ -98,8 +100,10 @@ def project(pytester: pytest.Pytester) -> pytest.Pytester:
 
 def run(project: pytest.Pytester, tests: str, *arguments: str) -> pytest.RunResult:
     (project.path / "test_it.py").write_text(HEAD + dedent(tests))
-    return project.runpytest_subprocess(
-        "-W", "error", "--strict-markers", "--strict-config", "-p", "no:cacheprovider", *arguments
+    return run_project(
+        project,
+        *("-W", "error", "--strict-markers", "--strict-config", "-p", "no:cacheprovider"),
+        *arguments,
     )
 
 

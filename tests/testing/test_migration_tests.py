@@ -12,6 +12,7 @@ import pytest
 import sqlalchemy as sa
 
 from tests.support import plain_engine
+from tests.testing.forked import run_project
 
 KINDS = ["postgresql", "sqlite", "mariadb"]
 CHECKS = {
@@ -156,10 +157,12 @@ def revision(
 
 
 def run(project: pytest.Pytester, *arguments: str) -> pytest.RunResult:
-    return project.runpytest_subprocess(
-        "-v", "-rs", "-W", "error", "--strict-markers", "--strict-config",
-        "-p", "no:cacheprovider", *arguments,
-    )  # fmt: skip
+    return run_project(
+        project,
+        *("-v", "-rs", "-W", "error", "--strict-markers", "--strict-config"),
+        *("-p", "no:cacheprovider"),
+        *arguments,
+    )
 
 
 def outcomes(result: pytest.RunResult, word: str) -> dict[str, set[str]]:
