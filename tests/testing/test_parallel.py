@@ -143,6 +143,9 @@ def test_an_application_for_each_class(project: Project) -> None:
     """Applications that are made for each class share their databases, also closed ones'."""
     output = project.run(
         """
+        import os
+        import sqlalchemy as sa
+
         class EachFixture(BaseApplicationFixture):
             APP_CLASS = ShipApplication
 
@@ -162,7 +165,8 @@ def test_an_application_for_each_class(project: Project) -> None:
             def test_nothing_is_left(self, application, dbsession):
                 assert application is self.made
                 assert SEED == [ship.name for ship in dbsession.query(Ship).order_by(Ship.id)]
-                assert "_2" not in application.dbs["main"].settings.address.rpartition("test")[2]
+                named = sa.make_url(os.environ["SHIPS_TEST_main"]).database
+                assert named == application.dbs["main"].settings.url.database
 
             def test_the_end(self, application):
                 if type(self) in (TestB, TestD):
