@@ -162,7 +162,8 @@ class Database:
         """
         settings = self.settings
         with self._lock:
-            if self._engine is not None:
+            engine = self._engine
+            if engine is not None and engine.url != settings.backend.server_url(url):
                 raise AlreadyPrepared(
                     f"the database {self.name!r} is to be used at {safe_url(url)}, and its engine "
                     f"was built for {settings.address} already; use no engine and no session "

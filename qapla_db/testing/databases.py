@@ -6,13 +6,16 @@ import json
 import logging
 import os
 from collections.abc import Iterable
+from dataclasses import replace
 
 import sqlalchemy as sa
 
 from qapla_db.database import Database
 from qapla_db.errors import LifecycleError, ServerError
 from qapla_db.record import sharing
-from qapla_db.settings import MOVED, moved_key
+from qapla_db.record_reader import connected, recorded_as
+from qapla_db.record_table import plain
+from qapla_db.settings import MOVED, DatabaseSettings, moved_key
 from qapla_db.testing.contents import are_unchanged, content_of, files_read
 from qapla_db.testing.templates import Templates, templates_of
 
@@ -55,7 +58,7 @@ class TestDatabase:
         self._templates: Templates | None = None
         self._is_extra = False
         self._is_fresh = True
-        self._is_prepared = False
+        self._is_prepared = self._is_dirty = False
         self.restored = 0
         self._moved = ""
 
@@ -90,22 +93,41 @@ class TestDatabase:
         :raises ServerError: the server cannot be reached.
         """
         settings = self._settings
+        if settings.backend.name == "sqlite":
+            # a relative one is another file after chdir()
+            for database in self._databases:
+                database.move(database.backend.server_url(database.settings.url))
+            self._settings = settings = self._databases[0].settings
         worker = os.environ.get("PYTEST_XDIST_WORKER", "")
         name = settings.backend.name_of(settings.url)
         base = name.removesuffix(f"_{worker}") if worker else name
-        self._is_extra = base != name
         self._templates = templates_of(self._databases[0], base)
-        if self._templates.claim(name):
+        if self._templates.claim(name) and (base == name or self._is_nobodys(name)):
+            self._is_extra = base != name
             return
         for number in range(2, MOST_RUNS + 1):
             other = f"{name}_{number}"
-            if self._templates.claim(other):
+            if self._templates.claim(other) and self._is_nobodys(other):
                 self._move(other)
                 return
         raise ServerError(
             f"{MOST_RUNS} runs of tests use the database {settings.name!r} at "
             f"{settings.address} and its numbered ones at this time; end some of them"
         )
+
+    def _is_nobodys(self, name: str) -> bool:
+        """Tell whether a name that no settings have is free, or one that a run before has left."""
+        backend = self._settings.backend
+        url = backend.renamed(self._settings.url, name)
+        settings = replace(self._settings, url=url)
+        if not backend.exists(url, settings.default_url, settings.access):
+            return True
+        names = {database.name for database in self._databases}
+        environment = plain(settings.environment)
+        records = recorded_as(settings)
+        return any(
+            one.name in names and plain(one.environment) == environment for one in records
+        ) or (not records and _is_empty(settings))
 
     def _move(self, name: str) -> None:
         self._is_extra = True
@@ -158,10 +180,25 @@ class TestDatabase:
     def make_again(self) -> None:
         """Make it again what it was after :meth:`make`, by the shortest way that is exact."""
         self._dispose()
+        self._is_dirty = True
+        try:
+            self._copy_or_make()
+        except sa.exc.DBAPIError as error:
+            if not error.connection_invalidated:
+                raise
+            self._kept.reconnect()  # a test has ended all connections of the server
+            self._copy_or_make()
+        self._is_fresh, self._is_prepared, self._is_dirty = True, False, False
+        self.restored += 1
+
+    def _copy_or_make(self) -> None:
         if not (self._has_template and self._kept.clone(self._content)):
             self.make()
-        self._is_fresh, self._is_prepared = True, False
-        self.restored += 1
+
+    def _mend(self) -> None:
+        """After a test whose traces could not be undone, try it once more."""
+        if self._is_dirty:
+            self.make_again()
 
     def _dispose(self) -> None:
         for database in self._open:
@@ -174,6 +211,7 @@ class TestDatabase:
 
         Sandboxes have let sequences go on, so that it is made what it was once more.
         """
+        self._mend()
         if not self._is_fresh:
             self.restore()
         if self._has_template and not self._is_prepared:
@@ -182,13 +220,15 @@ class TestDatabase:
 
     def restore(self) -> None:
         """Make it again what it was, after a test that committed."""
+        self._is_dirty = True
         if not (self._is_prepared and self._kept.restore()):
             self.make_again()
-        self._is_fresh = True
+        self._is_fresh, self._is_dirty = True, False
         self.restored += 1
 
     def will_be_used(self) -> None:
         """Know that a test uses it in a sandbox, where sequences go on."""
+        self._mend()
         self._is_fresh = False
 
     # --- ends
@@ -213,6 +253,11 @@ class TestDatabase:
         # of the applications that have it the first may be closed by now
         self._templates.database = next(iter(self._open), self._databases[0])
         return self._templates
+
+
+def _is_empty(settings: DatabaseSettings) -> bool:
+    with connected(settings) as connection:
+        return not sa.inspect(connection).get_table_names()
 
 
 def _is_open(database: Database) -> bool:

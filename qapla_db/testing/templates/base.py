@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import os
 import weakref
 from abc import ABC, abstractmethod
@@ -51,8 +52,10 @@ class Templates(ABC):
         return self.settings.backend.name_of(self.settings.url)
 
     def template(self, digest: str) -> str:
-        """Return the name of a template."""
-        return self.settings.backend.fitting_name(self.base, template_ending(digest))
+        """Return the name of a template, another one for each database."""
+        # of two long names that are cut, the beginnings may be one
+        own = hashlib.sha256(f"{self.base} {digest}".encode()).hexdigest()
+        return self.settings.backend.fitting_name(self.base, template_ending(own))
 
     @abstractmethod
     def version(self) -> str:
@@ -89,6 +92,12 @@ class Templates(ABC):
     def restore(self) -> bool:
         """Make the rows what they were; False when that cannot be, and a copy is needed."""
         return False
+
+    def reconnect(self) -> None:  # noqa: B027
+        """Connect again, and reserve the database again, after the connection was ended.
+
+        :raises ServerError: another run has it now.
+        """
 
     def close(self) -> None:  # noqa: B027
         """Release what was reserved."""

@@ -17,6 +17,7 @@ import sqlalchemy as sa
 
 from qapla_db.backends.postgresql import end_connections
 from qapla_db.errors import ServerError
+from qapla_db.migrations.owners import is_abandoned, new_token
 from qapla_db.testing.snapshot import Snapshot
 from qapla_db.testing.templates.base import template_ending
 from qapla_db.testing.templates.server import ServerTemplates
@@ -29,6 +30,8 @@ COPY_WAIT = 30.0
 """Seconds to wait for others who copy the same template."""
 
 _NAMESPACE = 0x71AA
+_ENDING = template_ending("?" * 12).replace("?" * 12, "[0-9a-f]{12}")
+_UNFINISHED = "_template_new_"
 _IN_USE = "55006"
 _GONE = ("3D000", "42704")
 
@@ -73,23 +76,22 @@ class PostgreSQLTemplates(ServerTemplates):
         if self.connection.execute(sa.text(_BESIDE), {"name": self.name}).scalar():
             return False
         self._drop_templates()
-        template = self.template(digest)
+        # under a name that is nobody's until it is finished
+        unfinished = self.settings.backend.fitting_name(self.base, _UNFINISHED + new_token())
         end_connections(self.connection, self.name)
-        self._copy(self.name, template)
-        run, name = self.connection.exec_driver_sql, self.quoted(template)
+        self._copy(self.name, unfinished)
+        run, name = self.connection.exec_driver_sql, self.quoted(unfinished)
         run(f"ALTER DATABASE {name} ALLOW_CONNECTIONS false IS_TEMPLATE true")
-        # the last: a template without it is none
         text = self.described(digest, files).replace("\\", "\\\\").replace("'", "''")
         run(f"COMMENT ON DATABASE {name} IS E'{text}'")
+        run(f"ALTER DATABASE {name} RENAME TO {self.quoted(self.template(digest))}")
         return True
 
     def clone(self, digest: str) -> bool:
         self.database.dispose()
         self._snapshot = None
         end_connections(self.connection, self.name)
-        self.connection.exec_driver_sql(
-            f"DROP DATABASE IF EXISTS {self.quoted(self.name)} WITH (FORCE)"
-        )
+        self._drop(self.name)
         try:
             self._copy(self.template(digest), self.name)
         except sa.exc.DBAPIError as error:
@@ -127,15 +129,24 @@ class PostgreSQLTemplates(ServerTemplates):
 
     def _drop_templates(self) -> None:
         """Drop those of this database, with what was left of one whose making was interrupted."""
-        prefix = self.template("0" * 64).removesuffix(template_ending("0" * 64))
-        pattern = re.compile(f"{re.escape(prefix)}_template_[0-9a-f]+")
+        prefix = self.template("")[: -len(template_ending("0" * 64))]
         found = self.connection.execute(sa.text(_SIMILAR), {"prefix": prefix}).all()
         for name, description in found:
-            is_unfinished = description is None and prefix == self.base
-            if pattern.fullmatch(name) and (is_unfinished or self.is_ours(description)):
-                run, quoted = self.connection.exec_driver_sql, self.quoted(name)
-                run(f"ALTER DATABASE {quoted} IS_TEMPLATE false")
-                run(f"DROP DATABASE IF EXISTS {quoted} WITH (FORCE)")
+            _, mark, token = name.rpartition(_UNFINISHED)
+            is_unfinished = mark and is_abandoned(token)
+            if is_unfinished or (
+                re.fullmatch(_ENDING, name[len(prefix) :]) and self.is_ours(description)
+            ):
+                self._drop(name)
+
+    def _drop(self, name: str) -> None:
+        quoted = self.quoted(name)
+        is_template = sa.text(
+            "SELECT datistemplate FROM pg_catalog.pg_database WHERE datname = :name"
+        )
+        if self.connection.execute(is_template, {"name": name}).scalar():
+            self.connection.exec_driver_sql(f"ALTER DATABASE {quoted} IS_TEMPLATE false")
+        self.connection.exec_driver_sql(f"DROP DATABASE IF EXISTS {quoted} WITH (FORCE)")
 
     # --- rows
 

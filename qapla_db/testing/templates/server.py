@@ -28,6 +28,11 @@ class ServerTemplates(Templates):
         super().__init__(database, base)
         settings = database.settings
         self._backend = settings.backend
+        self._claimed = ""
+        self._connect()
+
+    def _connect(self) -> None:
+        settings = self.settings
         self._stack = ExitStack()
         connection = self._stack.enter_context(
             settings.backend.administration(settings.url, settings.default_url, settings.access)
@@ -36,7 +41,21 @@ class ServerTemplates(Templates):
         self.connection: Connection = connection.execution_options(no_parameters=True)
 
     def claim(self, name: str) -> bool:
-        return self._try_lock(f"qapla_db tests {name}")
+        is_ours = self._try_lock(f"qapla_db tests {name}")
+        if is_ours:
+            self._claimed = name
+        return is_ours
+
+    def reconnect(self) -> None:
+        with suppress(sa.exc.DBAPIError, ServerError):
+            self._stack.close()
+        self._connect()
+        if not self.claim(self._claimed):
+            raise ServerError(
+                f"the connection that reserved the test database {self._claimed!r} was ended, and "
+                "another run of tests has the database now; run the tests again, and end no "
+                "connections of others in them"
+            )
 
     @contextmanager
     def building(self) -> Iterator[None]:
@@ -66,7 +85,11 @@ class ServerTemplates(Templates):
 
     def quoted(self, name: str) -> str:
         """Return a name for a statement."""
-        return self.connection.dialect.identifier_preparer.quote_identifier(name)
+        by = self.connection.dialect.identifier_preparer
+        # not quote_identifier(), which doubles a %
+        return (
+            f"{by.initial_quote}{name.replace(by.escape_quote, by.escape_to_quote)}{by.final_quote}"
+        )
 
     def described(self, digest: str, files: Mapping[str, str]) -> str:
         """Return what a template says about itself."""

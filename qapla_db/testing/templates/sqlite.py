@@ -29,7 +29,8 @@ class SQLiteTemplates(Templates):
     def __init__(self, database: Database, base: str) -> None:
         super().__init__(database, base)
         self._stack = ExitStack()
-        self._directory = self._file.parent / f".{base}_template"
+        ending = self._file.name.removeprefix(self.name)
+        self._directory = self._file.parent / f".{base}{ending}_template"
 
     @property
     def _file(self) -> Path:
@@ -88,16 +89,17 @@ class SQLiteTemplates(Templates):
 
     def keep(self, digest: str, files: Mapping[str, str]) -> bool:
         for path in self._directory.iterdir():
-            if path.suffix in (".json", ".sqlite3"):
+            if path.suffix in (".json", ".sqlite3", ".new"):
                 path.unlink(missing_ok=True)
         copy = self._template(digest)
+        unfinished = copy.with_suffix(".new")
         with (
             closing(sqlite3.connect(self._file)) as source,
-            closing(sqlite3.connect(copy)) as target,
+            closing(sqlite3.connect(unfinished)) as target,
         ):
             source.backup(target)
+        unfinished.replace(copy)
         said = json.dumps({"of_content": digest, "files": dict(files)})
-        unfinished = copy.with_suffix(".new")
         unfinished.write_text(said)
         unfinished.replace(self._description(digest))
         return True
@@ -105,7 +107,7 @@ class SQLiteTemplates(Templates):
     def clone(self, digest: str) -> bool:
         self.database.dispose()
         template = self._template(digest)
-        if not template.is_file():
+        if self.find(digest) is None or not template.is_file():
             return False
         settings = self.settings
         settings.backend.drop(settings.url, None, settings.access)
