@@ -94,3 +94,128 @@ def test_data_that_fails(postgresql_project: Project) -> None:
     )
     assert "1 passed, 1 error" in output
     assert "LookupError: on purpose" in output
+
+
+def test_containers(postgresql_project: Project) -> None:
+    """Copies keep the type of what holds them, and what cannot be copied is handed through."""
+    output = postgresql_project.run(
+        """
+        import threading
+        from collections import OrderedDict, defaultdict, deque, namedtuple
+        from dataclasses import dataclass, field
+        from types import SimpleNamespace
+
+        Pair = namedtuple("Pair", "first second")
+
+        @dataclass(frozen=True)
+        class Fleet:
+            flagship: Ship
+            ships: list = field(default_factory=list)
+            size: int = field(default=0, init=False)
+
+        class TestData(ShipFixture):
+            @classmethod
+            def set_up_data(cls, dbsession):
+                ship = cls.ship = Ship(name="Amar")
+                dbsession.add(ship)
+                cls.pair = Pair(ship, [ship])
+                cls.fleet = Fleet(ship, [ship])
+                cls.by_name = defaultdict(list, {"Amar": [ship]})
+                cls.ordered = OrderedDict(ship=ship)
+                cls.queue = deque([ship], maxlen=3)
+                cls.space = SimpleNamespace(ship=ship)
+                cls.lock = threading.Lock()
+                cls.guarded = {"lock": cls.lock, "ship": ship}
+                cls.generator = (number for number in range(3))
+                cls.make = Ship
+                cls.double = staticmethod(lambda number: 2 * number)
+                cls.call = lambda self, number: (self, number)
+                cls.circle = [ship]
+                cls.circle.append(cls.circle)
+
+            @pytest.mark.parametrize("again", range(2))
+            def test_it(self, again, dbsession):
+                ship = self.ship
+                assert ship in dbsession and ship is not type(self).ship
+                assert Pair(ship, [ship]) == self.pair and isinstance(self.pair, Pair)
+                assert Fleet(ship, [ship]) == self.fleet
+                assert {"Amar": [ship]} == self.by_name and [] == self.by_name["other"]
+                assert OrderedDict(ship=ship) == self.ordered
+                assert isinstance(self.ordered, OrderedDict)
+                assert [ship] == list(self.queue) and 3 == self.queue.maxlen
+                assert ship is self.space.ship
+                assert ship is self.guarded["ship"] and self.lock is self.guarded["lock"]
+                assert Ship is self.make and 4 == self.double(2) and (self, 1) == self.call(1)
+                assert self.circle[1] is self.circle and ship is self.circle[0]
+                self.fleet.ships.clear(), self.queue.clear(), self.pair.second.clear()
+
+            def test_generator(self):
+                assert [0, 1, 2] == list(self.generator)
+        """
+    )
+    assert "3 passed" in output
+
+
+def test_instances_of_another_database(postgresql_project: Project) -> None:
+    """An instance of another database is a copy in no session, with what its row held."""
+    output = postgresql_project.run(
+        """
+        class TestData(ShipFixture):
+            @classmethod
+            def set_up_data(cls, dbsession):
+                with application.dbs["audit"].transaction() as session:
+                    cls.expired = Ship(name="Amar")
+                    session.add(cls.expired)
+                with application.dbs["audit"].session() as session:
+                    cls.loaded = [session.get(Ship, 1)]
+                with application.dbs["main"].session() as session:
+                    cls.own = session.get(Ship, 2)
+
+            @pytest.mark.parametrize("again", range(2))
+            def test_it(self, again, dbsession):
+                assert self.own in dbsession and "Bortas" == self.own.name
+                assert self.expired not in dbsession and "Amar" == self.expired.name
+                assert self.loaded[0] not in dbsession and "Rotarran" == self.loaded[0].name
+                self.expired.name = "changed"
+                dbsession.commit()
+                assert SEED == names() and [*SEED, "Amar"] == names("audit")
+                with application.dbs["audit"].transaction() as session:
+                    session.add(self.expired)
+                assert SEED == names() and [*SEED, "changed"] == names("audit")
+        """
+    )
+    assert "2 passed" in output
+
+
+def test_what_class_data_cannot_be(postgresql_project: Project) -> None:
+    """Instances without a row, with changes, and a set_up_data of no class: errors that say so."""
+    output = postgresql_project.run(
+        """
+        class TestData(ShipFixture):
+            @classmethod
+            def set_up_data(cls, dbsession):
+                cls.unsaved = {"one": Ship(name="Amar")}
+                with application.dbs["main"].session() as session:
+                    cls.changed = session.get(Ship, 2)
+                cls.changed.name = "changed"
+
+            def test_unsaved(self):
+                self.unsaved
+
+            def test_changed(self):
+                self.changed
+
+        class TestFunction(ShipFixture):
+            def set_up_data(self, dbsession):
+                pass
+
+            def test_it(self):
+                pass
+        """,
+        expect=1,
+    )
+    assert "2 failed, 1 error" in output
+    assert "Misuse: TestData.unsaved holds a Ship that is no row" in output
+    assert "Misuse: TestData.changed holds a Ship that, or one that it refers to, diff" in output
+    assert "Misuse: TestFunction.set_up_data runs once for the class" in output
+    assert "TypeError" not in output
