@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import logging
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 
 import sqlalchemy as sa
@@ -16,7 +17,8 @@ from qapla_db.record import sharing
 from qapla_db.record_reader import connected, recorded_as
 from qapla_db.record_table import plain
 from qapla_db.settings import MOVED, DatabaseSettings, moved_key
-from qapla_db.testing.contents import are_unchanged, content_of, files_read
+from qapla_db.testing.contents import are_unchanged, content_of, files_read, is_current
+from qapla_db.testing.guarding import Guard
 from qapla_db.testing.templates import Templates, templates_of
 
 __all__ = ["TestDatabase", "physical"]
@@ -61,6 +63,7 @@ class TestDatabase:
         self._is_prepared = self._is_dirty = False
         self.restored = 0
         self._moved = ""
+        self._guards: dict[Database, Guard] = {}
 
     def __repr__(self) -> str:
         return f"<test database {self._settings.name!r}: {self._settings.address}>"
@@ -81,6 +84,21 @@ class TestDatabase:
     def join(self, databases: list[Database]) -> None:
         """Let another application use it."""
         self._databases = [*self._databases, *databases]
+        self.guard(databases)
+
+    def guard(self, databases: Iterable[Database] | None = None) -> None:
+        """Refuse connections from now on, but where they are :meth:`lifted`."""
+        for one in self._databases if databases is None else databases:
+            self._guards[one] = Guard(one)
+
+    @contextmanager
+    def lifted(self, databases: Iterable[Database] | None = None) -> Iterator[None]:
+        """Let everybody use it, under these of its names or all of them, during a block."""
+        with ExitStack() as stack:
+            for one in self._databases if databases is None else databases:
+                if one in self._guards:
+                    stack.enter_context(self._guards[one].lifted())
+            yield
 
     # --- where it is
 
@@ -158,7 +176,7 @@ class TestDatabase:
     def _clone(self) -> bool:
         templates = self._kept
         files = templates.find(self._content)
-        is_same = files is not None and are_unchanged(files)
+        is_same = files is not None and are_unchanged(files, self._databases)
         self._has_template = is_same and templates.clone(self._content)
         return self._has_template
 
@@ -166,7 +184,7 @@ class TestDatabase:
         # with a template a run needs no Alembic, which takes its time to load
         from qapla_db.migrations.commands import recreate
 
-        with files_read() as files:
+        with files_read(self._databases) as files:
             recreate(templates.database)
         if not self._settings.backend.is_volatile(self._settings.url):
             self._dispose()
@@ -181,13 +199,14 @@ class TestDatabase:
         """Make it again what it was after :meth:`make`, by the shortest way that is exact."""
         self._dispose()
         self._is_dirty = True
-        try:
-            self._copy_or_make()
-        except sa.exc.DBAPIError as error:
-            if not error.connection_invalidated:
-                raise
-            self._kept.reconnect()  # a test has ended all connections of the server
-            self._copy_or_make()
+        with self.lifted():
+            try:
+                self._copy_or_make()
+            except sa.exc.DBAPIError as error:
+                if not error.connection_invalidated:
+                    raise
+                self._kept.reconnect()  # a test has ended all connections of the server
+                self._copy_or_make()
         self._is_fresh, self._is_prepared, self._is_dirty = True, False, False
         self.restored += 1
 
@@ -215,14 +234,16 @@ class TestDatabase:
         if not self._is_fresh:
             self.restore()
         if self._has_template and not self._is_prepared:
-            self._kept.prepare_restore()
+            with self.lifted():
+                self._kept.prepare_restore()
             self._is_prepared = True
 
     def restore(self) -> None:
         """Make it again what it was, after a test that committed."""
         self._is_dirty = True
-        if not (self._is_prepared and self._kept.restore()):
-            self.make_again()
+        with self.lifted():
+            if not (self._is_prepared and self._kept.restore()):
+                self.make_again()
         self._is_fresh, self._is_dirty = True, False
         self.restored += 1
 

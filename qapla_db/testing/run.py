@@ -5,13 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 from qapla_db.application import DatabaseApplication, instances_of
 from qapla_db.database import Database
 from qapla_db.errors import (
     AlreadyPrepared,
+    Closed,
     ConfigurationError,
+    DatabaseNotNamed,
     Misuse,
     SandboxConflict,
     SandboxError,
@@ -20,6 +23,7 @@ from qapla_db.errors import (
 from qapla_db.testing.databases import TestDatabase, physical
 from qapla_db.testing.forbidding import forbidden
 from qapla_db.testing.leaks import Watch
+from qapla_db.testing.reports import Reports
 from qapla_db.testing.sandbox import sandbox
 
 __all__ = ["Needs", "TestRun", "application_of", "web_client"]
@@ -89,10 +93,16 @@ class Needs:
         return self.databases is None or database.name in self.databases
 
 
+_OWN = (
+    "a test that closes an application makes one of its own, as make_application() can for a class"
+)
+
+
 class TestRun:
     """The applications of one run of pytest, each prepared once.
 
     :param rebuild: make templates anew.
+    :ivar reports: what pytest reports, where it is a plugin of it.
     """
 
     __test__ = False
@@ -101,9 +111,10 @@ class TestRun:
         self._rebuild = rebuild
         self._prepared: dict[DatabaseApplication, Exception | None] = {}
         self._databases: dict[DatabaseApplication, dict[TestDatabase, list[Database]]] = {}
-        self._isolated: set[DatabaseApplication] = set()
+        self._isolated: dict[DatabaseApplication, list[_Isolation]] = {}
         self._filled: dict[DatabaseApplication, _Filled] = {}
         self._watch = Watch()
+        self.reports = Reports()
 
     def prepare(self, application: DatabaseApplication) -> DatabaseApplication:
         """Prepare an application for tests and make its databases anew, at the first call.
@@ -139,6 +150,8 @@ class TestRun:
                 one.join(names)
         for one in made:
             one.make()
+        for one in made:
+            one.guard()
 
     def _that_serves(self, names: list[Database]) -> TestDatabase | None:
         """Return the database that another application with the same databases has been given."""
@@ -149,32 +162,72 @@ class TestRun:
     def isolated(self, application: DatabaseApplication, needs: Needs = Needs()) -> Iterator[None]:
         """Isolate a test: nothing that it commits is left, and nothing else of it either.
 
-        Inside of itself it does nothing: of several fixtures of a test the first one isolates.
+        Inside of itself it adds the databases that a test may use: of several fixtures of a
+        test the first one isolates, and each has its own ``dbsession``.
 
         :raises Leak: connections or threads are left.
         :raises SandboxError: something in it was not as it is in earnest.
         :raises DatabaseNotNamed: it used a database that it did not name.
         :raises UnknownDatabase: it named one that no application has.
+        :raises Closed: it closed a database, or uses an application that a test has closed.
         """
         if application in self._isolated:
+            for isolation in self._isolated[application]:
+                isolation.permit(needs)
+            self._fill_again(application)
             yield
             return
-        databases = application.dbs.values()
+        self._check_open(application, needs)
+        if _is_only(application):
+            self._check_names(needs)
+        databases = list(application.dbs.values())
         with ExitStack() as stack:
-            self._isolated.add(application)
-            stack.callback(self._isolated.discard, application)
-            if application in self._filled:
-                stack.callback(self._filled[application].again)
+            isolations = self._isolated[application] = []
+            stack.callback(self._isolated.pop, application)
+            stack.callback(self._fill_again, application)
+            stack.callback(self._check_closed, application, databases, needs)
             for one, names in self._databases[application].items():
-                stack.enter_context(_isolated(one, names, needs))
-            if application in self._filled:
-                self._filled[application].again()
+                isolation = _Isolation(one, names, needs, self.reports)
+                isolations.append(stack.enter_context(isolation.on()))
+            self._fill_again(application)
             # in the sandboxes, whose end cuts off the connections that are left
             stack.enter_context(
                 self._watch.nothing_left(databases, allowed_threads=needs.allowed_threads)
             )
             yield
-        self._check_names(needs)
+        if not self.reports.has_shown(needs.test, DatabaseNotNamed):
+            self._check_names(needs)
+
+    def _fill_again(self, application: DatabaseApplication) -> None:
+        if application in self._filled:
+            self._filled[application].again()
+
+    def _check_open(self, application: DatabaseApplication, needs: Needs) -> None:
+        if application.phase == "closed":
+            name, test = type(application).__name__, self.reports.closed(application, "")
+            raise Closed(
+                f"{needs.test} uses the application {name}, which was closed by "
+                f"{test or 'code between the tests'}; {_OWN}"
+            )
+
+    def _check_closed(
+        self, application: DatabaseApplication, databases: list[Database], needs: Needs
+    ) -> None:
+        if application.phase == "closed":  # a fault only where another test uses it
+            self.reports.closed(application, needs.test)
+            return
+        closed = [database for database in databases if _is_closed(database)]
+        for database in closed:
+            database.prepare_app(application)
+        for one, names in self._databases[application].items():
+            if any(database in closed for database in names):
+                one.make_again()  # one in memory is gone with its pool
+        if closed and not self.reports.has_shown(needs.test, Closed):
+            said = " and ".join(repr(database.name) for database in closed)
+            raise Closed(
+                f"{needs.test} has closed the database {said} of the application "
+                f"{type(application).__name__}, which other tests use; {_OWN}"
+            )
 
     @contextmanager
     def filled(
@@ -190,7 +243,7 @@ class TestRun:
         with ExitStack() as stack:
             for one in databases:
                 stack.callback(one.restore)
-            filled = self._filled[application] = _Filled(databases, fill)
+            filled = self._filled[application] = _Filled(self._databases[application], fill)
             try:
                 filled.again()
                 yield
@@ -198,7 +251,7 @@ class TestRun:
                 del self._filled[application]
 
     def _check_names(self, needs: Needs) -> None:
-        # at the end: a test may use several applications, the next of which is prepared later
+        # at the end too: a test may use several applications, the next of which comes later
         names = [names for own in self._databases.values() for names in own.values()]
         known = [database.name for group in names for database in group]
         for name in sorted((needs.databases or frozenset()) - set(known)):
@@ -217,7 +270,9 @@ class TestRun:
 class _Filled:
     """The rows that tests begin with instead of those of the migrations."""
 
-    def __init__(self, databases: list[TestDatabase], fill: Callable[[], object]) -> None:
+    def __init__(
+        self, databases: dict[TestDatabase, list[Database]], fill: Callable[[], object]
+    ) -> None:
         self._databases = databases
         self._fill = fill
         self._at: list[int] = []
@@ -229,7 +284,10 @@ class _Filled:
         if self._at:
             for one in self._databases:
                 one.restore()
-        self._fill()
+        with ExitStack() as stack:
+            for one, names in self._databases.items():
+                stack.enter_context(one.lifted(names))
+            self._fill()
         self._at = self._restored
 
     @property
@@ -237,24 +295,70 @@ class _Filled:
         return [one.restored for one in self._databases]
 
 
-@contextmanager
-def _isolated(one: TestDatabase, names: list[Database], needs: Needs) -> Iterator[None]:
-    """Isolate one database, under all the names that an application has for it."""
-    named = [database for database in names if needs.may_use(database)]
-    with ExitStack() as stack:
-        for database in names:
-            if database not in named:
-                stack.enter_context(forbidden(database, needs.test))
-        if needs.real_commit and named:
-            one.prepare_restore()
-            stack.callback(one.restore)
-            yield
-            return
-        stack.enter_context(_repaired(one))
-        one.will_be_used()
-        for database in named:
-            stack.enter_context(sandbox(database))
-        yield
+class _Isolation:
+    """The isolation of one database, under all the names that an application has for it."""
+
+    def __init__(
+        self, one: TestDatabase, names: list[Database], needs: Needs, reports: Reports
+    ) -> None:
+        self._one = one
+        self._needs = needs
+        self._is_shown = partial(reports.has_shown, needs.test, DatabaseNotNamed)
+        self._named = [database for database in names if needs.may_use(database)]
+        self._forbidden = {
+            database: ExitStack() for database in names if database not in self._named
+        }
+        self._stack = ExitStack()
+        self._is_real = False
+
+    @contextmanager
+    def on(self) -> Iterator[_Isolation]:
+        """Isolate it during a block."""
+        with ExitStack() as stack:
+            for database, until in self._forbidden.items():
+                until.enter_context(forbidden(database, self._needs.test, self._is_shown))
+                stack.enter_context(until)
+            if not self._needs.real_commit:
+                stack.enter_context(_repaired(self._one))
+                self._one.will_be_used()
+            self._stack = stack
+            for database in self._named:
+                self._use(database)
+            yield self
+
+    def permit(self, needs: Needs) -> None:
+        """Let the test use the databases that it is given now."""
+        for database in list(self._forbidden):
+            if needs.may_use(database):
+                self._forbidden.pop(database).close()
+                self._use(database)
+
+    def _use(self, database: Database) -> None:
+        if not self._needs.real_commit:
+            self._stack.enter_context(sandbox(database))
+        elif not self._is_real:
+            self._is_real = True
+            self._one.prepare_restore()
+            self._stack.callback(self._one.restore)
+
+
+def _is_only(application: DatabaseApplication) -> bool:
+    """Tell whether no test can use another application, too."""
+    others = [one for one in instances_of(DatabaseApplication) if one is not application]
+    return not others and not _leaves(DatabaseApplication) - {type(application)}
+
+
+def _leaves(cls: type[DatabaseApplication]) -> set[type[DatabaseApplication]]:
+    below = cls.__subclasses__()
+    return {leaf for one in below for leaf in _leaves(one)} if below else {cls}
+
+
+def _is_closed(database: Database) -> bool:
+    try:
+        database.settings  # noqa: B018
+    except Closed:
+        return True
+    return False
 
 
 @contextmanager

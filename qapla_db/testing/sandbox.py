@@ -178,7 +178,8 @@ def _is_autocommit(dialect: Dialect) -> bool:
     return getattr(dialect, "_on_connect_isolation_level", None) == "AUTOCOMMIT"
 
 
-def _root(engine: Engine) -> Engine:
+def root_engine(engine: Engine) -> Engine:
+    """Return the engine that an engine with options of its own shares its pool with."""
     while isinstance(engine, OptionEngine):
         engine = engine._proxied
     return engine
@@ -187,7 +188,7 @@ def _root(engine: Engine) -> Engine:
 @contextmanager
 def pool_installed(engine: Engine, pool: Pool) -> Iterator[None]:
     """Make an engine, and every engine that shares its pool, use another pool."""
-    root = _root(engine)
+    root = root_engine(engine)
     original = root.pool
     root.pool = pool
     try:
@@ -199,7 +200,7 @@ def pool_installed(engine: Engine, pool: Pool) -> Iterator[None]:
 @contextmanager
 def _lanes_installed(engine: Engine, lanes: Lanes, pinned: PinnedConnection) -> Iterator[None]:
     """Make what connections of the pool of a sandbox do happen in lanes."""
-    root = _root(engine)
+    root = root_engine(engine)
     had_events = "_has_events" in vars(root)
 
     def connected(connection: Connection) -> None:

@@ -233,3 +233,51 @@ def test_other_function(audit_session):
 
 def _run(project: Project, tests: str, expect: int = 0) -> str:
     return project.run(PAIR + tests, expect=expect)
+
+
+def test_outside_of_tests(project: Project) -> None:
+    """Whatever uses a test database outside of a test fails there, and no test sees it."""
+    output = project.run(
+        """
+        class TestSetupClass(ShipFixture):
+            @classmethod
+            def setup_class(cls):
+                if application.phase == "prepared":
+                    christen("too early")
+
+            @pytest.fixture(scope="class", autouse=True)
+            @classmethod
+            def ships(cls, application):
+                christen("too wide")
+
+            def test_it(self):
+                pass
+
+        class OtherApplication(ShipApplication):
+            pass
+
+        class TestOther(BaseApplicationFixture):
+            APP_CLASS = OtherApplication
+
+            def test_other_application(self):
+                christen("of another application")
+
+        class TestClean(ShipFixture):
+            def test_nothing_is_left(self, dbsession):
+                assert SEED == names()
+                dbsession.connection()
+
+            @classmethod
+            def teardown_class(cls):
+                with pytest.raises(Exception, match="the test database 'main' of ShipAppl"):
+                    christen("too late")
+
+        class TestCleanToo(ShipFixture):
+            @pytest.mark.real_commit
+            def test_nothing_is_left(self):
+                assert SEED == names()
+        """,
+        expect=1,
+    )
+    assert "1 failed, 2 passed, 1 error" in output
+    assert "test_it.py" in output.partition("is used where no test of this application runs, at")[2]
