@@ -7,6 +7,7 @@ one of a test database usually is. Tables that nobody changed are left alone.
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ from sqlalchemy.engine import Engine
 
 from qapla_db.errors import QaplaError
 
-__all__ = ["Snapshot"]
+__all__ = ["Snapshot", "roll_back_prepared"]
 
 MOST_BYTES = 32_000_000
 """Of rows that are kept in memory; with more a copy of the whole database is better."""
@@ -25,7 +26,10 @@ MOST_BYTES = 32_000_000
 LOCK_WAIT = "2s"
 """How long the server waits for transactions that a test has left open."""
 
-_WAIT = f"SET LOCAL lock_timeout = '{LOCK_WAIT}'"
+END_WAIT = 2.0
+"""Seconds until sessions that were ended must be gone."""
+
+_SET = f"SET LOCAL lock_timeout = '{LOCK_WAIT}'; SET LOCAL max_parallel_workers_per_gather = 0"
 # the server forgets its plans then, so that it is said only where rows are written
 _WITHOUT_TRIGGERS = "SET LOCAL session_replication_role = replica"
 
@@ -38,10 +42,19 @@ AND nspname NOT LIKE 'pg\\_%' ORDER BY 1
 _SEQUENCES = _TABLES.replace("'r'", "'S'")
 
 # of whoever was not asked to end them, such as a process that a test has left running
-_END_OTHERS = """
-SELECT pid, pg_catalog.pg_terminate_backend(pid) FROM pg_catalog.pg_stat_activity
+_IN_THE_WAY = """
+FROM pg_catalog.pg_stat_activity
 WHERE datname = pg_catalog.current_database() AND pid <> pg_catalog.pg_backend_pid()
-AND backend_type = 'client backend' AND xact_start IS NOT NULL
+AND backend_type = 'client backend' AND (xact_start IS NOT NULL OR pid IN (
+    SELECT l.pid FROM pg_catalog.pg_locks AS l WHERE locktype = 'advisory'))
+"""
+_END_OTHERS = f"SELECT pid, pg_catalog.pg_terminate_backend(pid) {_IN_THE_WAY}"
+_FORGET_STATISTICS = "SELECT pg_catalog.pg_stat_clear_snapshot()"
+
+# they outlive their sessions, keep their locks, and let nobody drop the database
+_PREPARED = """
+SELECT pg_catalog.quote_literal(gid) FROM pg_catalog.pg_prepared_xacts
+WHERE database = pg_catalog.current_database()
 """
 
 # what rows alone do not restore: content of views, triggers that fire all the same
@@ -52,37 +65,44 @@ OR EXISTS (SELECT FROM pg_catalog.pg_rewrite WHERE ev_enabled IN ('A', 'R'))
 OR EXISTS (SELECT FROM pg_catalog.pg_largeobject_metadata)
 """
 
-# a row of a catalog that is changed has another xmin; that of pg_class changes with TRUNCATE too
-_CATALOGS = {
-    "oid": "pg_type pg_enum pg_proc pg_constraint pg_trigger pg_rewrite pg_attrdef pg_namespace "
-    "pg_extension pg_policy pg_collation pg_operator pg_opclass pg_opfamily pg_cast pg_conversion "
-    "pg_event_trigger pg_statistic_ext pg_publication pg_publication_rel pg_default_acl "
-    "pg_largeobject_metadata pg_ts_config pg_ts_dict pg_foreign_server",
-    "attrelid": "pg_attribute",
-    "indexrelid": "pg_index",
-    "inhrelid": "pg_inherits",
-    "seqrelid": "pg_sequence",
-    "objoid": "pg_description",
-}
-_CLASS = (
-    "oid, relname, relnamespace, relowner, reltablespace, relpersistence, relkind, relnatts, "
-    "relchecks, relhasrules, relhastriggers, relrowsecurity, relforcerowsecurity, "
-    "relreplident, relacl, reloptions"
-)
-_SUM = "SELECT sum(hashtextextended({what}, 0)) FROM pg_catalog.{catalog} WHERE {key} >= 16384"
-"""From 16384 on are the objects of users, see access/transam.h."""
+# without those that statistics and every created or truncated table change
+_CATALOGS = """
+SELECT relname FROM pg_catalog.pg_class
+WHERE relnamespace = 'pg_catalog'::pg_catalog.regnamespace AND relkind = 'r' AND NOT relisshared
+AND relname NOT IN ('pg_class', 'pg_depend', 'pg_largeobject', 'pg_statistic',
+    'pg_statistic_ext_data')
+ORDER BY 1
+"""
+_NEXT = "SELECT pg_catalog.txid_snapshot_xmax(pg_catalog.txid_current_snapshot())"
+_TRANSACTIONS = 2**32
 
-_SCHEMA = " UNION ALL ".join(
-    [
-        *(
-            _SUM.format(what=f"{key}::text || ' ' || xmin::text", catalog=catalog, key=key)
-            for key, catalogs in _CATALOGS.items()
-            for catalog in catalogs.split()
-        ),
-        _SUM.format(what=f"ROW({_CLASS})::text", catalog="pg_class", key="oid")
-        + " AND relpersistence <> 't'",
-    ]
-)
+# a changed row is a new version of it, by a later transaction than that of any other row: how many
+# transactions the newest one is older than one that stays the same
+_CATALOG = """
+SELECT {index}, pg_catalog.count(*), pg_catalog.age('{since}'::pg_catalog.xid)::bigint -
+    NULLIF(pg_catalog.min(pg_catalog.age(xmin)), 2147483647), NULL
+FROM pg_catalog.{name}
+"""
+# TRUNCATE and VACUUM write to other columns
+_CLASS = """
+SELECT -1, pg_catalog.count(*), NULL, pg_catalog.sum(pg_catalog.hashtextextended(ROW(
+    oid, relname, relnamespace, relowner, relam, reltablespace, relpersistence, relkind, relnatts,
+    relchecks, relhasrules, relhastriggers, relrowsecurity, relforcerowsecurity, relreplident,
+    relacl, reloptions)::text, 0))::text
+FROM pg_catalog.pg_class WHERE relpersistence <> 't'
+"""
+# what the server keeps about a database beside it; VACUUM writes to other columns
+_DATABASE = """
+SELECT -2, 1, NULL, ROW(
+    datdba, datistemplate, datallowconn, datconnlimit, dattablespace, datacl,
+    pg_catalog.shobj_description(d.oid, 'pg_database'),
+    ARRAY(SELECT ROW(setrole, setconfig)::text FROM pg_catalog.pg_db_role_setting
+        WHERE setdatabase = d.oid ORDER BY setrole),
+    ARRAY(SELECT ROW(provider, label)::text FROM pg_catalog.pg_shseclabel
+        WHERE objoid = d.oid AND classoid = 'pg_catalog.pg_database'::pg_catalog.regclass
+        ORDER BY provider))::text
+FROM pg_catalog.pg_database AS d WHERE datname = pg_catalog.current_database()
+"""
 
 Rows = list[tuple[Any, ...]]
 
@@ -91,13 +111,15 @@ Rows = list[tuple[Any, ...]]
 class Snapshot:
     """The rows and sequences of a database.
 
-    :ivar schema: of the catalogs; it differs after every change of the schema.
+    :ivar question: what to ask the catalogs.
+    :ivar schema: what they answer; it differs after every change of the schema.
     :ivar rows: of each table that had some, as COPY has them.
     :ivar marks: which versions of which rows each table had.
     :ivar sequences: where each sequence was.
     """
 
-    schema: Rows
+    question: str
+    schema: dict[int, Any]
     rows: dict[str, bytes]
     marks: dict[str, Any]
     sequences: dict[str, tuple[Any, ...]]
@@ -121,20 +143,23 @@ class Snapshot:
                         found[table] = b"".join(copy)
                     if sum(map(len, found.values())) > MOST_BYTES:
                         return None
-                return cls(_fetch(cursor, _SCHEMA), found, marks, _positions(cursor, sequences))
+                question = _question(cursor)
+                schema = _answers(cursor, question)
+                return cls(question, schema, found, marks, _positions(cursor, sequences))
         except _errors(engine):
             return None
 
     def restore(self, engine: Engine) -> bool:
         """Make rows and sequences what they were; False when the schema is another one.
 
-        Where others keep tables locked it is False, too.
+        Where others keep tables locked it is False, too. The sessions of the pool end: what a test
+        has set in one, prepared, locked or listened to would be there in the next test.
         """
+        engine.dispose()
         try:
+            roll_back_prepared(engine)
             with _cursor(engine) as cursor:
-                # whose locks are in the way for LOCK_WAIT at most, until they have ended
-                _fetch(cursor, _END_OTHERS)
-                if _fetch(cursor, _SCHEMA) != self.schema:
+                if not _have_ended(cursor) or _answers(cursor, self.question) != self.schema:
                     return False
                 now = _marks(cursor, list(self.marks))
                 changed = [table for table, mark in self.marks.items() if mark != now[table]]
@@ -159,6 +184,27 @@ class Snapshot:
                 cursor.execute("SELECT setval(%s::regclass, %s, %s)", (name, *position))
 
 
+def roll_back_prepared(engine: Engine) -> None:
+    """Roll back the prepared transactions of a database, which would keep it from being dropped."""
+    with engine.connect() as connection:
+        connection.rollback()
+        raw: Any = connection.connection.dbapi_connection
+        usual = raw.autocommit
+        raw.autocommit = True
+        try:
+            with raw.cursor(row_factory=_tuples()) as cursor:
+                for (identifier,) in _fetch(cursor, _PREPARED):
+                    cursor.execute(f"ROLLBACK PREPARED {identifier}")
+        finally:
+            raw.autocommit = usual
+
+
+def _tuples() -> Any:
+    from psycopg.rows import tuple_row
+
+    return tuple_row
+
+
 def _errors(engine: Engine) -> tuple[type[Exception], ...]:
     return (QaplaError, sa.exc.DBAPIError, engine.dialect.loaded_dbapi.Error)
 
@@ -166,13 +212,11 @@ def _errors(engine: Engine) -> tuple[type[Exception], ...]:
 @contextmanager
 def _cursor(engine: Engine) -> Iterator[Any]:
     # the driver's own: a listener of the application sees no statement that is not its own
-    from psycopg.rows import tuple_row
-
     with engine.connect() as connection:
         connection.rollback()  # of what a listener of the application has begun
         raw: Any = connection.connection.dbapi_connection
-        with raw.transaction(), raw.cursor(row_factory=tuple_row) as cursor:
-            cursor.execute(_WAIT)
+        with raw.transaction(), raw.cursor(row_factory=_tuples()) as cursor:
+            cursor.execute(_SET)
             yield cursor
 
 
@@ -196,5 +240,35 @@ def _positions(cursor: Any, sequences: list[str]) -> dict[str, Any]:
 def _of_each(cursor: Any, names: list[str], query: str) -> dict[str, Any]:
     if not names:
         return {}
-    rows = _fetch(cursor, " UNION ALL ".join(query.format(name) for name in names))
-    return dict(zip(names, rows, strict=True))
+    # the server need not answer the parts in their order
+    parts = (
+        query.replace("SELECT", f"SELECT {index},", 1).format(name)
+        for index, name in enumerate(names)
+    )
+    return {names[index]: row for index, *row in _fetch(cursor, " UNION ALL ".join(parts))}
+
+
+def _question(cursor: Any) -> str:
+    since = _fetch(cursor, _NEXT)[0][0] % _TRANSACTIONS
+    catalogs = (
+        _CATALOG.format(index=index, since=since, name=name)
+        for index, (name,) in enumerate(_fetch(cursor, _CATALOGS))
+    )
+    return " UNION ALL ".join([*catalogs, _CLASS, _DATABASE])
+
+
+def _answers(cursor: Any, question: str) -> dict[int, Any]:
+    return {index: row for index, *row in _fetch(cursor, question)}
+
+
+def _have_ended(cursor: Any) -> bool:
+    """End the sessions whose transactions and locks are in the way, and wait until they are."""
+    if not _fetch(cursor, _END_OTHERS):
+        return True
+    deadline = time.monotonic() + END_WAIT
+    while time.monotonic() < deadline:
+        time.sleep(0.001)
+        _fetch(cursor, _FORGET_STATISTICS)
+        if not _fetch(cursor, f"SELECT pid {_IN_THE_WAY}"):
+            return True
+    return False
