@@ -15,6 +15,7 @@ from typing import Any
 import sqlalchemy as sa
 
 from qapla_db.backends.mysql import end_process
+from qapla_db.errors import ServerError
 from qapla_db.record import sharing
 from qapla_db.testing.templates.base import template_ending
 from qapla_db.testing.templates.server import ServerTemplates
@@ -25,43 +26,65 @@ _DESCRIPTION = "qapla_db_template"
 """A table in a template that says what it was made from; it is made last."""
 
 _COUNTER = re.compile(r" AUTO_INCREMENT=(\d+)")
+_NAME = re.compile(r"^CREATE DATABASE `(?:[^`]|``)*`")
 
-_WAITS = "SET SESSION lock_wait_timeout = 2, innodb_lock_wait_timeout = 2"
+_GONE = (1049, 1146)
+_LOCKED = 1205
+
+RESTORE_WAIT = 2
+"""Seconds that restoring waits for locks of others, before the database is made anew."""
+
+DROP_WAIT = 10
+"""Seconds that dropping waits for them."""
+
+# statements show names and literals in one way, and all times are told from each other
 _AS_IT_IS = (
-    "SET SESSION foreign_key_checks = 0, unique_checks = 0, sql_mode = 'NO_AUTO_VALUE_ON_ZERO'"
+    "SET SESSION foreign_key_checks = 0, unique_checks = 0, time_zone = '+00:00', "
+    "sql_mode = 'NO_AUTO_VALUE_ON_ZERO'"
 )
 
-_TABLES = """
-SELECT table_name FROM information_schema.tables WHERE table_schema = :name
+# the server compares names without their case, also where they differ in nothing else
+_IS = "({0} = :name AND (@@lower_case_table_names <> 0 OR BINARY {0} = :name))"
+_TABLES = f"""
+SELECT table_name FROM information_schema.tables WHERE {_IS.format("table_schema")}
 AND table_name <> 'qapla_db_template' ORDER BY table_name
-"""
-_OTHERS = """
+"""  # noqa: S608
+_OTHERS = f"""
 SELECT (SELECT count(*) FROM information_schema.tables
-        WHERE table_schema = :name AND table_type <> 'BASE TABLE')
-+ (SELECT count(*) FROM information_schema.triggers WHERE trigger_schema = :name)
-+ (SELECT count(*) FROM information_schema.routines WHERE routine_schema = :name)
-+ (SELECT count(*) FROM information_schema.events WHERE event_schema = :name)
-"""
+        WHERE {_IS.format("table_schema")} AND table_type <> 'BASE TABLE')
++ (SELECT count(*) FROM information_schema.triggers WHERE {_IS.format("trigger_schema")})
++ (SELECT count(*) FROM information_schema.routines WHERE {_IS.format("routine_schema")})
++ (SELECT count(*) FROM information_schema.events WHERE {_IS.format("event_schema")})
+"""  # noqa: S608
 # innodb_trx, which knows whose transactions are open, is a tenth of a second late
-_CONNECTED = "SELECT id FROM information_schema.processlist WHERE db = :name"
-_COLUMNS = """
-SELECT column_name FROM information_schema.columns
-WHERE table_schema = :name AND table_name = :table
-AND COALESCE(generation_expression, '') = '' ORDER BY ordinal_position
-"""
-_CHARACTERS = """
-SELECT default_character_set_name, default_collation_name FROM information_schema.schemata
-WHERE schema_name = :name
-"""
+_CONNECTED = f"""
+SELECT id FROM information_schema.processlist
+WHERE {_IS.format("db")} AND id <> CONNECTION_ID()
+"""  # noqa: S608
+_COLUMNS = f"""
+SELECT table_name, column_name, data_type FROM information_schema.columns
+WHERE {_IS.format("table_schema")} AND COALESCE(generation_expression, '') = ''
+ORDER BY table_name, ordinal_position
+"""  # noqa: S608
+
+_TEXTS = {
+    # as text they have fewer digits than they are stored with
+    "float": "{} * 1e0",
+    "double": "{} * 1e0",
+    # an invalid value has the text of an empty one
+    "enum": "{} + 0",
+}
 
 
 @dataclass(frozen=True)
 class _State:
     """What is compared to see what a test has changed."""
 
+    database: str
     tables: dict[str, str]
     counters: dict[str, str]
-    checksums: dict[str, Any]
+    columns: dict[str, list[tuple[str, str]]]
+    rows: dict[str, Any]
 
 
 class MySQLTemplates(ServerTemplates):
@@ -100,33 +123,66 @@ class MySQLTemplates(ServerTemplates):
     def clone(self, digest: str) -> bool:
         self.database.dispose()
         self._state = None
-        if self.find(digest) is None:
-            return False
-        settings = self.settings
-        settings.backend.drop(settings.url, settings.default_url, settings.access)
-        self._copy(self.template(digest), self.name)
+        # no other run drops the template meanwhile
+        with self.building():
+            if self.find(digest) is None:
+                return False
+            self._drop()
+            try:
+                self._copy(self.template(digest), self.name)
+            except sa.exc.DBAPIError as error:
+                if self._code(error) in _GONE:
+                    return False
+                raise
         self._digest = digest
         return True
+
+    def _drop(self) -> None:
+        self._end_connections()
+        self._wait_at_most(DROP_WAIT)
+        try:
+            self._run(f"DROP DATABASE IF EXISTS {self.quoted(self.name)}")
+        except sa.exc.DBAPIError as error:
+            if self._code(error) != _LOCKED:
+                raise
+            raise ServerError(
+                f"the test database {self.settings.name!r} at {self.settings.address} cannot be "
+                f"dropped: others have kept locks on it for {DROP_WAIT} s. {self._remedy()}"
+            ) from error
+
+    def _remedy(self) -> str:
+        prepared = [_identifier(*one) for one in self._all("XA RECOVER")]
+        if not prepared:
+            return "End the connections that use it (see SHOW PROCESSLIST)"
+        # the server does not tell of which database they are
+        statements = ", ".join(f"XA ROLLBACK {one}" for one in prepared)
+        return (
+            "Prepared transactions keep theirs until somebody ends them; if they were left by "
+            f"tests, execute on this server: {statements}"
+        )
 
     # --- copies
 
     def _copy(self, source: str, target: str) -> None:
-        characters, collation = self._one(_CHARACTERS, name=source)
-        self._run(
-            f"CREATE DATABASE {self.quoted(target)} CHARACTER SET {characters} COLLATE {collation}"
-        )
         self._run(_AS_IT_IS)
-        for table in self._tables(source):
-            statement = self._definition(source, table)
-            self._run(f"USE {self.quoted(target)}")
-            self._run(statement)
-            self._copy_rows(source, target, table)
-        # who drops the database ends whoever uses it
-        self._run("USE information_schema")
+        quoted = self.quoted(target)
+        head = f"CREATE DATABASE {quoted}"
+        self._run(_NAME.sub(lambda _: head, self._created(source), count=1))
+        columns = self._columns(source)
+        try:
+            for table in self._tables(source):
+                statement = self._definition(source, table)
+                self._run(f"USE {quoted}")
+                self._run(statement)
+                self._copy_rows(source, target, table, columns[table])
+        finally:
+            # who drops the database ends whoever uses it
+            self._run("USE information_schema")
 
-    def _copy_rows(self, source: str, target: str, table: str) -> None:
-        names = self._all(_COLUMNS, name=source, table=table)
-        columns = ", ".join(self.quoted(name) for (name,) in names)
+    def _copy_rows(
+        self, source: str, target: str, table: str, names: list[tuple[str, str]]
+    ) -> None:
+        columns = ", ".join(self.quoted(name) for name, _ in names)
         quoted = self.quoted(table)
         self._run(
             f"INSERT INTO {self.quoted(target)}.{quoted} ({columns}) "  # noqa: S608
@@ -147,8 +203,8 @@ class MySQLTemplates(ServerTemplates):
 
     def _description(self, template: str) -> str | None:
         found = self._scalar(
-            "SELECT count(*) FROM information_schema.tables "
-            "WHERE table_schema = :name AND table_name = :table",
+            "SELECT count(*) FROM information_schema.tables "  # noqa: S608
+            f"WHERE {_IS.format('table_schema')} AND table_name = :table",
             name=template,
             table=_DESCRIPTION,
         )
@@ -160,58 +216,84 @@ class MySQLTemplates(ServerTemplates):
     # --- rows
 
     def prepare_restore(self) -> None:
-        self._state = self._look(self.name)
+        self._run(_AS_IT_IS)
+        self._state = self._look()
 
     def restore(self) -> bool:
         before = self._state
         if before is None:
             return False
         try:
-            self._run(_WAITS)
             self._run(_AS_IT_IS)
+            self._wait_at_most(RESTORE_WAIT)
             for database in sharing(self.database):
                 database.dispose()
-            for (process,) in self._all(_CONNECTED, name=self.name):
-                end_process(self.connection, process)
-            now = self._look(self.name)
-            if now is None or now.tables != before.tables:
+            self._end_connections()
+            now = self._look()
+            if now == before:
+                return True
+            if now is None or (now.database, now.tables) != (before.database, before.tables):
                 return False
             template = self.template(self._digest)
-            for table, checksum in before.checksums.items():
-                if now.checksums[table] != checksum:
-                    self._run(f"DELETE FROM {self.quoted(self.name)}.{self.quoted(table)}")  # noqa: S608
-                    self._copy_rows(template, self.name, table)
-            now = self._look(self.name)
+            for table in (one for one, rows in before.rows.items() if now.rows[one] != rows):
+                self._run(f"DELETE FROM {self.quoted(self.name)}.{self.quoted(table)}")  # noqa: S608
+                self._copy_rows(template, self.name, table, before.columns[table])
             for table, counter in before.counters.items():
-                if now is not None and now.counters[table] != counter:
+                if _counter(self._definition(self.name, table)) != counter:
                     self._run(
                         f"ALTER TABLE {self.quoted(self.name)}.{self.quoted(table)} "
                         f"AUTO_INCREMENT = {counter}"
                     )
-            return self._look(self.name) == before
+            return self._look() == before
         except sa.exc.DBAPIError:
             return False  # others keep a table locked; a copy ends their connections
 
-    def _look(self, name: str) -> _State | None:
+    def _look(self) -> _State | None:
+        name = self.name
         if self._scalar(_OTHERS, name=name):
             return None
-        tables = self._tables(name)
-        definitions = {table: self._definition(name, table) for table in tables}
-        checksums: dict[str, Any] = {}
-        if definitions:
-            names = ", ".join(f"{self.quoted(name)}.{self.quoted(one)}" for one in definitions)
-            found = self._all(f"CHECKSUM TABLE {names}")
-            checksums = dict(zip(definitions, (checksum for _, checksum in found), strict=True))
+        definitions = {table: self._definition(name, table) for table in self._tables(name)}
+        columns = self._columns(name)
         return _State(
+            self._created(name),
             {table: _COUNTER.sub("", text, count=1) for table, text in definitions.items()},
             {table: _counter(text) for table, text in definitions.items()},
-            checksums,
+            columns,
+            self._sums(name, {table: columns.get(table, []) for table in definitions}),
         )
+
+    def _sums(self, name: str, tables: dict[str, list[tuple[str, str]]]) -> dict[str, Any]:
+        """Return of each table how many rows it has, and the sum of their hashes."""
+        if not tables:
+            return {}
+        queries = (
+            f"SELECT {index}, COUNT(*), SUM(CAST(CONV(LEFT(MD5(CONCAT_WS('#', ''"  # noqa: S608
+            f"{''.join(map(self._hashed, columns))})), 15), 16, 10) AS UNSIGNED)) "
+            f"FROM {self.quoted(name)}.{self.quoted(table)}"
+            for index, (table, columns) in enumerate(tables.items())
+        )
+        names = list(tables)
+        found = self._all(" UNION ALL ".join(queries))
+        return {names[index]: (count, total) for index, count, total in found}
+
+    def _hashed(self, column: tuple[str, str]) -> str:
+        name, kind = column
+        # a hash is short: what is longer than a packet would be NULL
+        return f", COALESCE(MD5({_TEXTS.get(kind.lower(), '{}').format(self.quoted(name))}), '-')"
 
     # --- statements
 
     def _tables(self, name: str) -> list[str]:
         return [table for (table,) in self._all(_TABLES, name=name)]
+
+    def _columns(self, name: str) -> dict[str, list[tuple[str, str]]]:
+        found: dict[str, list[tuple[str, str]]] = {}
+        for table, column, kind in self._all(_COLUMNS, name=name):
+            found.setdefault(table, []).append((column, kind))
+        return found
+
+    def _created(self, name: str) -> str:
+        return str(self._one(f"SHOW CREATE DATABASE {self.quoted(name)}")[1])
 
     def _definition(self, name: str, table: str) -> str:
         statement = f"SHOW CREATE TABLE {self.quoted(name)}.{self.quoted(table)}"
@@ -231,6 +313,18 @@ class MySQLTemplates(ServerTemplates):
     def _run(self, statement: str) -> None:
         self.connection.exec_driver_sql(statement)
 
+    def _wait_at_most(self, seconds: int) -> None:
+        self._run(
+            f"SET SESSION lock_wait_timeout = {seconds}, innodb_lock_wait_timeout = {seconds}"
+        )
+
+    def _end_connections(self) -> None:
+        for (process,) in self._all(_CONNECTED, name=self.name):
+            end_process(self.connection, process)
+
+    def _code(self, error: sa.exc.DBAPIError) -> object:
+        return self.settings.backend.error_code(error.orig or error)
+
 
 def _counter(definition: str) -> str:
     found = _COUNTER.search(definition)
@@ -239,3 +333,9 @@ def _counter(definition: str) -> str:
 
 def _lock_name(name: str) -> str:
     return f"qapla_db_{hashlib.sha256(name.encode()).hexdigest()[:40]}"
+
+
+def _identifier(format_id: int, first: int, second: int, data: str | bytes) -> str:
+    """Return how a statement names a prepared transaction, from a row of XA RECOVER."""
+    raw = data.encode() if isinstance(data, str) else data
+    return f"X'{raw[:first].hex()}',X'{raw[first : first + second].hex()}',{format_id}"
