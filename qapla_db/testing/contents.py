@@ -1,39 +1,40 @@
 """What a migrated test database depends on: a copy of it is used again as long as that is the same.
 
-It is what the migrations directory holds, the modules of the project that the revisions import,
-and the files that they open; versions of the server and of the libraries; how the database is
-called. What a revision takes from elsewhere, such as the clock or the environment, cannot be seen.
+It is what the migrations directory holds, the modules of the project that the revisions import
+and the data beside these, and the files that they open; versions of the server and of the
+libraries; how the database is called and what is set about it. What a revision takes from
+elsewhere, such as the clock or the environment, cannot be seen.
 """
 
 from __future__ import annotations
 
 import hashlib
 import os
-import re
-import sys
-import threading
-from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager, suppress
-from functools import cache
-from importlib.machinery import PathFinder
+from collections.abc import Callable, Iterable, Mapping
 from importlib.metadata import version
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import sqlalchemy as sa
 
 import qapla_db
+from qapla_db.backends.address import is_secret
 from qapla_db.database import Database
-from qapla_db.testing.places import is_library
-
-__all__ = ["are_unchanged", "content_of", "files_read"]
-
-_IMPORT = re.compile(
-    rb"^[ \t]*(?:from[ \t]+(?P<module>\.*[\w.]*)[ \t]+import[ \t]+(?P<names>\([^)]*\)|.*)"
-    rb"|import[ \t]+(?P<modules>.*))",
-    re.MULTILINE,
+from qapla_db.testing.content_files import (
+    LEFT_OUT,
+    FilesRead,
+    are_unchanged,
+    files_read,
+    recorded,
+    root_of,
 )
-_NAME = re.compile(rb"[\w.]+")
+from qapla_db.testing.content_modules import modules_imported
+
+__all__ = ["FilesRead", "are_unchanged", "content_of", "files_read", "is_current"]
+
+_read: dict[str, Callable[[], bool]] = {}
+"""Of each digest: is what went into it the same now?"""
 
 
 def content_of(databases: Iterable[Database], *server: str) -> str:
@@ -42,7 +43,10 @@ def content_of(databases: Iterable[Database], *server: str) -> str:
     :param databases: names of one database, in the order in which they are migrated.
     :param server: what tells one server's version from another's.
     """
+    databases = list(databases)
     found = hashlib.sha256()
+    files: dict[str, bytes] = {}
+    directories: dict[Path, list[Path]] = {}
 
     def add(*parts: str | bytes) -> None:
         for part in parts:
@@ -50,16 +54,48 @@ def content_of(databases: Iterable[Database], *server: str) -> str:
             found.update(b"%d:%s," % (len(data), data))
 
     add(qapla_db.__version__, sa.__version__, version("alembic"), *server)
+    root = root_of(databases)
     for database in databases:
         settings = database.settings
         add(settings.name, settings.environment, settings.url.drivername)
+        add(_stable(settings.options), _stable(settings.session), _stable(settings.url.query))
         directory = Path(database.migrations_path).absolute()
-        texts = {path: path.read_bytes() for path in _files(directory)}
+        directories[directory] = _files(directory)
+        texts = {path: path.read_bytes() for path in directories[directory]}
         for path, text in texts.items():
             add(str(path.relative_to(directory)), text)
-        for module, text in sorted(_imported(directory, texts).items()):
-            add(module, text)
-    return found.hexdigest()
+        # env.py itself imports the application, which changes all the time and of which
+        # migrations use nothing but the address of the database
+        revisions = [
+            text
+            for path, text in texts.items()
+            if path.suffix == ".py" and path != directory / "env.py"
+        ]
+        modules = modules_imported(revisions)
+        for name, text in sorted((recorded(path, root), text) for path, text in modules.items()):
+            add(name, text)
+        files |= {str(path): text for path, text in texts.items()} | modules
+    digest = found.hexdigest()
+    _read[digest] = lambda: _are_same(directories, files)
+    return digest
+
+
+def is_current(content: str) -> bool:
+    """Tell whether what went into a digest of this process is still the same.
+
+    The digest itself may be another one after migrations, which may have made more modules
+    known to Python.
+    """
+    return content in _read and _read[content]()
+
+
+def _are_same(directories: Mapping[Path, list[Path]], files: Mapping[str, bytes]) -> bool:
+    try:
+        return all(_files(path) == names for path, names in directories.items()) and all(
+            Path(path).read_bytes() == text for path, text in files.items()
+        )
+    except OSError:
+        return False
 
 
 def _files(directory: Path) -> list[Path]:
@@ -68,134 +104,22 @@ def _files(directory: Path) -> list[Path]:
         for where, _, names in os.walk(directory, followlinks=True)
         if not where.endswith("__pycache__")
         for name in names
-        if not name.endswith((".pyc", ".pyo", "~", ".swp"))
+        if not name.endswith(LEFT_OUT)
     )
 
 
-# --- modules
-
-
-def _imported(directory: Path, texts: Mapping[Path, bytes]) -> dict[str, bytes]:
-    """Return the modules of the project that revisions import, and those that these import.
-
-    What ``env.py`` itself imports is left out: it is the application, which changes all the
-    time and of which migrations use nothing but the address of the database.
-    """
-    waiting = [
-        name
-        for path, text in texts.items()
-        if path.suffix == ".py" and path != directory / "env.py"
-        for name in _names(text, "")
-    ]
-    seen: set[str] = set()
-    found: dict[str, bytes] = {}
-    while waiting:
-        name = waiting.pop()
-        if name in seen:
-            continue
-        seen.add(name)
-        waiting.append(name.rpartition(".")[0])
-        path, package = _file_of(name)
-        if path and path not in found and not is_library(path):
-            with suppress(OSError):
-                found[path] = Path(path).read_bytes()
-                waiting += _names(found[path], package)
-    return found
-
-
-def _names(text: bytes, package: str) -> Iterator[str]:
-    """Yield what a module may import: of ``from a import b`` both ``a`` and ``a.b``."""
-    for match in _IMPORT.finditer(text):
-        if match["modules"]:
-            yield from (name.decode() for name in _NAME.findall(match["modules"]))
-            continue
-        module = match["module"].decode()
-        dots = len(module) - len(module.lstrip("."))
-        if dots:
-            parents = package.split(".")
-            module = ".".join([*parents[: len(parents) - dots + 1], module[dots:]]).strip(".")
-        yield module
-        yield from (f"{module}.{name.decode()}" for name in _NAME.findall(match["names"]))
-
-
-def _file_of(name: str) -> tuple[str | None, str]:
-    """Return the file of a module and the package that its relative imports start from."""
-    top, _, rest = name.partition(".")
-    if not top or top in sys.stdlib_module_names:
-        return None, ""
-    loaded = sys.modules.get(name)
-    if loaded is not None:
-        is_package = hasattr(loaded, "__path__")
-        file = getattr(loaded, "__file__", None)
-        return file, name if is_package else name.rpartition(".")[0]
-    # without importing anything, which is for the revision to do
-    spec, known = PathFinder.find_spec(top), top
-    while spec is not None and rest and spec.submodule_search_locations:
-        part, _, rest = rest.partition(".")
-        known = f"{known}.{part}"
-        spec = PathFinder.find_spec(known, list(spec.submodule_search_locations))
-    if spec is None or rest or not spec.has_location:
-        return None, ""
-    return spec.origin, name if spec.submodule_search_locations else name.rpartition(".")[0]
-
-
-# --- other files
-
-
-@contextmanager
-def files_read() -> Iterator[dict[str, str]]:
-    """Note which files a block reads; afterwards they are there, with digests of them.
-
-    Libraries and what Python itself reads are left out, and so are files that are gone.
-    """
-    opened: set[str] = set()
-    found: dict[str, str] = {}
-    _watch_files()
-    me = threading.get_ident()
-    _readers[me] = opened
-    try:
-        yield found
-    finally:
-        del _readers[me]
-        for path in opened:
-            digest = None if is_library(path) else _digest(path)
-            if digest is not None:
-                found[path] = digest
-
-
-def are_unchanged(files: Mapping[str, str]) -> bool:
-    """Tell whether files are what they were."""
-    return all(_digest(path) == digest for path, digest in files.items())
-
-
-def _digest(path: str) -> str | None:
-    try:
-        if not os.path.isfile(path):
-            return None
-        with open(path, "rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
-    except OSError:
-        return None
-
-
-_readers: dict[int, set[str]] = {}
-
-
-@cache
-def _watch_files() -> None:
-    # there is no way to take it away again, see PEP 578
-    sys.addaudithook(_heard)
-
-
-def _heard(event: str, arguments: tuple[Any, ...]) -> None:
-    if event != "open" or not _readers:
-        return
-    opened = _readers.get(threading.get_ident())
-    if opened is None:
-        return
-    path, mode, flags = arguments
-    is_read = not (flags or 0) & (os.O_WRONLY | os.O_RDWR) if mode is None else mode[:1] == "r"
-    if is_read and isinstance(path, (str, bytes, os.PathLike)):
-        name = os.fsdecode(path)
-        if not name.endswith((".pyc", ".py")) and not name.startswith(("/proc/", "/sys/", "/dev/")):
-            opened.add(os.path.abspath(name))
+def _stable(value: Any) -> str:
+    """Return a text of a setting's value that is the same in each process, and no secret."""
+    if value is None or isinstance(value, (str, bytes, int, float)):
+        return repr(value)
+    if isinstance(value, Mapping):
+        items = {str(key): item for key, item in value.items() if not is_secret(str(key))}
+        return f"{{{', '.join(f'{key!r}: {_stable(items[key])}' for key in sorted(items))}}}"
+    if isinstance(value, (list, tuple)):
+        return f"[{', '.join(map(_stable, value))}]"
+    if isinstance(value, (set, frozenset)):
+        return f"{{{', '.join(sorted(map(_stable, value)))}}}"
+    if isinstance(value, ModuleType):
+        return value.__name__
+    named = value if hasattr(value, "__qualname__") else type(value)
+    return f"{getattr(named, '__module__', '')}.{named.__qualname__}"
