@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cache
+from types import FrameType
 from typing import Any
 from weakref import ReferenceType, ref
 
@@ -19,7 +20,7 @@ from sqlalchemy.pool import ConnectionPoolEntry, Pool, PoolProxiedConnection
 from qapla_db.database import Database
 from qapla_db.errors import Leak
 from qapla_db.testing.listening import Listeners
-from qapla_db.testing.places import place
+from qapla_db.testing.places import UNKNOWN, place
 
 __all__ = ["GRACE", "Watch"]
 
@@ -165,8 +166,26 @@ def _threads(started: set[threading.Thread], allowed: tuple[str, ...]) -> Iterat
         if not one.is_alive() or one.name.startswith(allowed):
             continue
         frame = frames.get(one.ident or 0)
-        where = place(frame) if frame is not None else "code that is not known"
-        yield f"the thread {one.name!r}, which is at {where}. End it and join() it"
+        yield (
+            f"the thread {one.name!r}, which runs {_target(one)} and is at {_line(frame)}. End it "
+            "and join() it, or let threads of such names be: ALLOWED_THREADS of a class, "
+            "allowed_threads of fixtures_for()"
+        )
+
+
+def _target(thread: threading.Thread) -> str:
+    target = getattr(thread, "_target", None) or type(thread).run
+    return f"{getattr(target, '__module__', '?')}.{getattr(target, '__qualname__', target)}"
+
+
+def _line(frame: FrameType | None) -> str:
+    if frame is None:
+        return "its end"
+    found = place(frame)
+    if found != UNKNOWN:
+        return found
+    # a server waits in libraries alone
+    return f"{frame.f_code.co_filename}:{frame.f_lineno} in {frame.f_code.co_name}"
 
 
 def _pid(dbapi: Any) -> object:

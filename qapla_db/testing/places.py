@@ -9,7 +9,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from types import FrameType
 
-__all__ = ["is_library", "library_frames", "place"]
+__all__ = ["UNKNOWN", "is_library", "library_frames", "place"]
+
+UNKNOWN = "code that is not known"
+"""The place of who has none outside of libraries."""
 
 _LIBRARIES = (
     *(sysconfig.get_path(one) + os.sep for one in ("stdlib", "platstdlib", "purelib", "platlib")),
@@ -45,6 +48,6 @@ def place(frame: FrameType | None = None) -> str:
     found = frame or sys._getframe(1)
     for library in library_frames(found):
         if library.f_back is None:
-            return "code that is not known"
+            return UNKNOWN
         found = library.f_back
     return f"{found.f_code.co_filename}:{found.f_lineno} in {found.f_code.co_name}"

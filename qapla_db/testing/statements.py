@@ -54,6 +54,8 @@ _NESTING = re.compile(
     re.IGNORECASE,
 )
 _WRITES_INSIDE = re.compile(r"\b(?:insert|update|delete|merge)\b", re.IGNORECASE)
+_INTO_TABLE = re.compile(r"\binto\s+(?!@|outfile\b|dumpfile\b)", re.IGNORECASE)
+_TEXTS = re.compile(r"'(?:[^']|'')*'|\"(?:[^\"]|\"\")*\"|`[^`]*`")
 _LOCKS = re.compile(
     r"\bfor\s+(?:no\s+key\s+|key\s+)?(?:update|share)\b|\block\s+in\s+share\s+mode\b",
     re.IGNORECASE,
@@ -90,6 +92,8 @@ def parse(statement: str) -> Statement:
 def _read_kind(word: str, body: str) -> Kind:
     if _LOCKS.search(body):
         return Kind.LOCK
+    if word in ("select", "with") and _INTO_TABLE.search(_TEXTS.sub("", body)):
+        return Kind.DEFINE
     if word in ("with", "explain") and _WRITES_INSIDE.search(body):
         return Kind.WRITE
     return Kind.READ

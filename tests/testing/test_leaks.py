@@ -91,10 +91,14 @@ def test_other_database(main: Database, watch: Watch) -> None:
 
 
 def test_thread(main: Database, watch: Watch) -> None:
-    """A thread that goes on is named with the line where it is, unless it is allowed to."""
+    """A thread that goes on is named with what it runs and where, unless it is allowed to."""
     end = threading.Event()
     thread = threading.Thread(target=end.wait, args=(60,), name="engine-room")
-    with pytest.raises(Leak, match="the thread 'engine-room', which is at"):
+    told = (
+        r"the thread 'engine-room', which runs threading\.Event\.wait and is at \S+threading\.py:\d+ "
+        r"in wait\. .*ALLOWED_THREADS"
+    )
+    with pytest.raises(Leak, match=told):
         with watch.nothing_left([main]):
             thread.start()
     second = threading.Thread(target=end.wait, args=(60,), name="engine-room-2")
@@ -179,4 +183,4 @@ def test_in_classes(project: pytest.Pytester) -> None:
     text = result.stdout.str()
     assert "a connection of the database 'main', taken by" in text
     assert "its last statement: INSERT INTO ship" in text
-    assert "the thread 'worker', which is at" in text
+    assert "the thread 'worker', which runs threading.Event.wait and is at" in text
