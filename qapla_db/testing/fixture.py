@@ -12,7 +12,7 @@ from qapla_db.registry import Databases
 from qapla_db.session import Session
 from qapla_db.testing.class_data import fill
 from qapla_db.testing.current import offered
-from qapla_db.testing.marks import needs_of
+from qapla_db.testing.marks import needs_of, reported_by
 from qapla_db.testing.run import TestRun, application_of, web_client
 
 if TYPE_CHECKING:
@@ -98,7 +98,7 @@ class BaseApplicationFixture:
             request.node, self.DATABASE_KEY, allowed_threads=tuple(self.ALLOWED_THREADS)
         )
         with (
-            qapla_db_run.isolated(application, needs),
+            reported_by(qapla_db_run, request.config).isolated(application, needs),
             offered(self.DATABASE_KEY, lambda: request.getfixturevalue("dbsession")),
         ):
             yield

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import ClassVar
 
@@ -18,16 +17,17 @@ __all__ = ["forbidden"]
 
 
 @contextmanager
-def forbidden(database: Database, test: str) -> Iterator[None]:
+def forbidden(database: Database, test: str, is_shown: Callable[[], bool]) -> Iterator[None]:
     """Let nobody connect to a database during a block.
 
     :param test: the name of the test, for messages.
+    :param is_shown: tells whether the test has shown such an error.
     :raises DatabaseNotNamed: at the attempt, and at the end where the test did not show it.
     """
     pool = _Forbidden(database.engine.pool, database.name, test)
     with pool_installed(database.engine, pool):
         yield
-    if pool.problem is not None and not _is_shown(pool.problem):
+    if pool.problem is not None and not is_shown():
         raise pool.problem
 
 
@@ -53,13 +53,3 @@ class _Forbidden(NullPool):
     def recreate(self) -> _Forbidden:
         """Return itself: a test that disposes of the engine may not use it afterwards either."""
         return self
-
-
-def _is_shown(problem: BaseException) -> bool:
-    """Tell whether the test failed with an error, or one that came of it."""
-    shown: BaseException | None = getattr(sys, "last_value", None)  # of the test, set by pytest
-    while shown is not None:
-        if isinstance(shown, DatabaseNotNamed):
-            return True
-        shown = shown.__cause__ or shown.__context__
-    return False

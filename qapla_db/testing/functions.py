@@ -11,7 +11,7 @@ import pytest
 from qapla_db.application import DatabaseApplication
 from qapla_db.session import Session
 from qapla_db.testing.current import offered
-from qapla_db.testing.marks import needs_of
+from qapla_db.testing.marks import needs_of, reported_by
 from qapla_db.testing.run import TestRun, application_of, web_client
 
 __all__ = ["Fixtures", "fixtures_for"]
@@ -66,7 +66,7 @@ def fixtures_for(
 
     @contextmanager
     def tested(request: pytest.FixtureRequest) -> Iterator[DatabaseApplication]:
-        run: TestRun = request.getfixturevalue("qapla_db_run")
+        run: TestRun = reported_by(request.getfixturevalue("qapla_db_run"), request.config)
         if make_application is None:
             found = application_of(app_class, "fixtures_for()")
         else:

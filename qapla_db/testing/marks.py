@@ -5,9 +5,9 @@ from __future__ import annotations
 import pytest
 
 from qapla_db.errors import Misuse
-from qapla_db.testing.run import Needs
+from qapla_db.testing.run import Needs, TestRun
 
-__all__ = ["STRICT", "needs_of"]
+__all__ = ["STRICT", "needs_of", "reported_by"]
 
 STRICT = "qapla_db_strict"
 """The option of pytest's configuration that lets no test use a database it did not name."""
@@ -38,3 +38,10 @@ def needs_of(
         allowed_threads=allowed_threads,
         test=node.nodeid,
     )
+
+
+def reported_by(run: TestRun, config: pytest.Config) -> TestRun:
+    """Let a run know what pytest reports, and return it."""
+    if not config.pluginmanager.is_registered(run.reports):
+        config.pluginmanager.register(run.reports)
+    return run

@@ -185,11 +185,14 @@ class TestRun:
             isolations = self._isolated[application] = []
             stack.callback(self._isolated.pop, application)
             stack.callback(self._fill_again, application)
-            stack.callback(self._check_closed, application, databases, needs)
+            closed: list[Database] = []
+            stack.callback(self._check_closed, application, closed, needs)
             for one, names in self._databases[application].items():
                 isolation = _Isolation(one, names, needs, self.reports)
                 isolations.append(stack.enter_context(isolation.on()))
             self._fill_again(application)
+            # before it is restored
+            stack.callback(_open_again, application, databases, closed)
             # in the sandboxes, whose end cuts off the connections that are left
             stack.enter_context(
                 self._watch.nothing_left(databases, allowed_threads=needs.allowed_threads)
@@ -211,17 +214,16 @@ class TestRun:
             )
 
     def _check_closed(
-        self, application: DatabaseApplication, databases: list[Database], needs: Needs
+        self, application: DatabaseApplication, closed: list[Database], needs: Needs
     ) -> None:
         if application.phase == "closed":  # a fault only where another test uses it
             self.reports.closed(application, needs.test)
             return
-        closed = [database for database in databases if _is_closed(database)]
-        for database in closed:
-            database.prepare_app(application)
         for one, names in self._databases[application].items():
-            if any(database in closed for database in names):
+            unguarded = [database for database in names if database in closed]
+            if unguarded:
                 one.make_again()  # one in memory is gone with its pool
+                one.guard(unguarded)
         if closed and not self.reports.has_shown(needs.test, Closed):
             said = " and ".join(repr(database.name) for database in closed)
             raise Closed(
@@ -302,6 +304,7 @@ class _Isolation:
         self, one: TestDatabase, names: list[Database], needs: Needs, reports: Reports
     ) -> None:
         self._one = one
+        self._names = names
         self._needs = needs
         self._is_shown = partial(reports.has_shown, needs.test, DatabaseNotNamed)
         self._named = [database for database in names if needs.may_use(database)]
@@ -315,6 +318,7 @@ class _Isolation:
     def on(self) -> Iterator[_Isolation]:
         """Isolate it during a block."""
         with ExitStack() as stack:
+            stack.enter_context(self._one.lifted(self._names))
             for database, until in self._forbidden.items():
                 until.enter_context(forbidden(database, self._needs.test, self._is_shown))
                 stack.enter_context(until)
@@ -351,6 +355,16 @@ def _is_only(application: DatabaseApplication) -> bool:
 def _leaves(cls: type[DatabaseApplication]) -> set[type[DatabaseApplication]]:
     below = cls.__subclasses__()
     return {leaf for one in below for leaf in _leaves(one)} if below else {cls}
+
+
+def _open_again(
+    application: DatabaseApplication, databases: list[Database], closed: list[Database]
+) -> None:
+    """Prepare the databases that a test has closed for those after it, and list them."""
+    if application.phase != "closed":
+        closed.extend(database for database in databases if _is_closed(database))
+        for database in closed:
+            database.prepare_app(application)
 
 
 def _is_closed(database: Database) -> bool:
