@@ -7,7 +7,9 @@ one of a test database usually is. Tables that nobody changed are left alone.
 
 from __future__ import annotations
 
+import os
 import time
+import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -16,9 +18,10 @@ from typing import Any
 import sqlalchemy as sa
 from sqlalchemy.engine import Engine
 
+from qapla_db.backends import get_backend
 from qapla_db.errors import QaplaError
 
-__all__ = ["Snapshot", "roll_back_prepared"]
+__all__ = ["Snapshot"]
 
 MOST_BYTES = 32_000_000
 """Of rows that are kept in memory; with more a copy of the whole database is better."""
@@ -69,7 +72,7 @@ OR EXISTS (SELECT FROM pg_catalog.pg_largeobject_metadata)
 _CATALOGS = """
 SELECT relname FROM pg_catalog.pg_class
 WHERE relnamespace = 'pg_catalog'::pg_catalog.regnamespace AND relkind = 'r' AND NOT relisshared
-AND relname NOT IN ('pg_class', 'pg_depend', 'pg_largeobject', 'pg_statistic',
+AND relname NOT IN ('pg_depend', 'pg_largeobject', 'pg_statistic',
     'pg_statistic_ext_data')
 ORDER BY 1
 """
@@ -81,7 +84,7 @@ _TRANSACTIONS = 2**32
 _CATALOG = """
 SELECT {index}, pg_catalog.count(*), pg_catalog.age('{since}'::pg_catalog.xid)::bigint -
     NULLIF(pg_catalog.min(pg_catalog.age(xmin)), 2147483647), NULL
-FROM pg_catalog.{name}
+FROM pg_catalog.{name} {condition}
 """
 # TRUNCATE and VACUUM write to other columns
 _CLASS = """
@@ -89,8 +92,10 @@ SELECT -1, pg_catalog.count(*), NULL, pg_catalog.sum(pg_catalog.hashtextextended
     oid, relname, relnamespace, relowner, relam, reltablespace, relpersistence, relkind, relnatts,
     relchecks, relhasrules, relhastriggers, relrowsecurity, relforcerowsecurity, relreplident,
     relacl, reloptions)::text, 0))::text
-FROM pg_catalog.pg_class WHERE relpersistence <> 't'
+FROM pg_catalog.pg_class WHERE relpersistence <> 't' AND oid >= 16384
 """
+# see access/transam.h
+_OF_THE_SERVER = "WHERE oid < 16384"
 # what the server keeps about a database beside it; VACUUM writes to other columns
 _DATABASE = """
 SELECT -2, 1, NULL, ROW(
@@ -111,6 +116,7 @@ Rows = list[tuple[Any, ...]]
 class Snapshot:
     """The rows and sequences of a database.
 
+    :ivar session: what looks and restores.
     :ivar question: what to ask the catalogs.
     :ivar schema: what they answer; it differs after every change of the schema.
     :ivar rows: of each table that had some, as COPY has them.
@@ -118,6 +124,7 @@ class Snapshot:
     :ivar sequences: where each sequence was.
     """
 
+    session: _Session
     question: str
     schema: dict[int, Any]
     rows: dict[str, bytes]
@@ -130,24 +137,29 @@ class Snapshot:
         if engine.dialect.driver != "psycopg":
             return None
         try:
-            with _cursor(engine) as cursor:
-                cursor.execute(_WITHOUT_TRIGGERS)  # or the user may not say so
-                if _fetch(cursor, _BEYOND_ROWS)[0][0]:
-                    return None
-                tables = [name for (name,) in _fetch(cursor, _TABLES)]
-                sequences = [name for (name,) in _fetch(cursor, _SEQUENCES)]
-                marks = _marks(cursor, tables)
-                found: dict[str, bytes] = {}
-                for table in (one for one in tables if marks[one][0]):
-                    with cursor.copy(f"COPY {table} TO STDOUT (FORMAT binary)") as copy:
-                        found[table] = b"".join(copy)
-                    if sum(map(len, found.values())) > MOST_BYTES:
-                        return None
-                question = _question(cursor)
-                schema = _answers(cursor, question)
-                return cls(question, schema, found, marks, _positions(cursor, sequences))
+            session = _Session(engine)
+            with session.transaction() as cursor:
+                return cls._by(session, cursor)
         except _errors(engine):
             return None
+
+    @classmethod
+    def _by(cls, session: _Session, cursor: Any) -> Snapshot | None:
+        cursor.execute(_WITHOUT_TRIGGERS)  # or the user may not say so
+        if _fetch(cursor, _BEYOND_ROWS)[0][0]:
+            return None
+        tables = [name for (name,) in _fetch(cursor, _TABLES)]
+        sequences = [name for (name,) in _fetch(cursor, _SEQUENCES)]
+        marks = _marks(cursor, tables)
+        found: dict[str, bytes] = {}
+        for table in (one for one in tables if marks[one][0]):
+            with cursor.copy(f"COPY {table} TO STDOUT (FORMAT binary)") as copy:
+                found[table] = b"".join(copy)
+            if sum(map(len, found.values())) > MOST_BYTES:
+                return None
+        question = _question(cursor)
+        schema = _answers(cursor, question)
+        return cls(session, question, schema, found, marks, _positions(cursor, sequences))
 
     def restore(self, engine: Engine) -> bool:
         """Make rows and sequences what they were; False when the schema is another one.
@@ -157,25 +169,29 @@ class Snapshot:
         """
         engine.dispose()
         try:
-            roll_back_prepared(engine)
-            with _cursor(engine) as cursor:
-                if not _have_ended(cursor) or _answers(cursor, self.question) != self.schema:
-                    return False
-                now = _marks(cursor, list(self.marks))
-                changed = [table for table, mark in self.marks.items() if mark != now[table]]
-                if changed:
-                    deletions = map("DELETE FROM ONLY {}".format, changed)
-                    cursor.execute("; ".join([_WITHOUT_TRIGGERS, *deletions]))
-                for table in changed:
-                    if table in self.rows:
-                        with cursor.copy(f"COPY {table} FROM STDIN (FORMAT binary)") as copy:
-                            copy.write(self.rows[table])
-                self._reset_sequences(cursor)
-                # rows that were put back are other versions of them
-                self.marks.update(_marks(cursor, changed))
-                return True
+            self.session.roll_back_prepared()
+            with self.session.transaction() as cursor:
+                return self._restore(cursor)
         except _errors(engine):
             return False
+
+    def _restore(self, cursor: Any) -> bool:
+        # whose locks are in the way for LOCK_WAIT at most, until they have ended
+        if not _have_ended(cursor) or _answers(cursor, self.question) != self.schema:
+            return False
+        now = _marks(cursor, list(self.marks))
+        changed = [table for table, mark in self.marks.items() if mark != now[table]]
+        if changed:
+            deletions = map("DELETE FROM ONLY {}".format, changed)
+            cursor.execute("; ".join([_WITHOUT_TRIGGERS, *deletions]))
+        for table in changed:
+            if table in self.rows:
+                with cursor.copy(f"COPY {table} FROM STDIN (FORMAT binary)") as copy:
+                    copy.write(self.rows[table])
+        self._reset_sequences(cursor)
+        # rows that were put back are other versions of them
+        self.marks.update(_marks(cursor, changed))
+        return True
 
     def _reset_sequences(self, cursor: Any) -> None:
         now = _positions(cursor, list(self.sequences))
@@ -184,40 +200,58 @@ class Snapshot:
                 cursor.execute("SELECT setval(%s::regclass, %s, %s)", (name, *position))
 
 
-def roll_back_prepared(engine: Engine) -> None:
-    """Roll back the prepared transactions of a database, which would keep it from being dropped."""
-    with engine.connect() as connection:
-        connection.rollback()
-        raw: Any = connection.connection.dbapi_connection
-        usual = raw.autocommit
-        raw.autocommit = True
-        try:
-            with raw.cursor(row_factory=_tuples()) as cursor:
-                for (identifier,) in _fetch(cursor, _PREPARED):
-                    cursor.execute(f"ROLLBACK PREPARED {identifier}")
-        finally:
-            raw.autocommit = usual
+class _Session:
+    """A session that no test reaches, whose server process knows the catalogs already."""
+
+    def __init__(self, engine: Engine) -> None:
+        self._backend = get_backend(engine.url)
+        # not one of the pool, whose connections end; made in the same way
+        connection = engine.pool.recreate().connect()
+        # the driver's own: a listener of the application sees no statement that is not its own
+        raw: Any = connection.dbapi_connection
+        self._raw = raw
+        # what a listener of the application has begun
+        self._raw.rollback()
+        self._raw.autocommit = True
+        weakref.finalize(self, connection.invalidate)
+        _open.add(self)
+
+    @contextmanager
+    def transaction(self) -> Iterator[Any]:
+        with self._cursor() as cursor, self._raw.transaction():
+            cursor.execute(_SET)
+            yield cursor
+
+    def roll_back_prepared(self) -> None:
+        with self._cursor() as cursor:
+            for (identifier,) in _fetch(cursor, _PREPARED):
+                cursor.execute(f"ROLLBACK PREPARED {identifier}")
+
+    def _cursor(self) -> Any:
+        from psycopg.rows import tuple_row
+
+        return self._raw.cursor(row_factory=tuple_row)
+
+    def forget(self) -> None:
+        """In a forked child: leave the parent's connection alone."""
+        if self._backend is not None:
+            self._backend.orphan(self._raw)
 
 
-def _tuples() -> Any:
-    from psycopg.rows import tuple_row
+_open: weakref.WeakSet[_Session] = weakref.WeakSet()
 
-    return tuple_row
+
+def _after_fork() -> None:
+    for one in list(_open):
+        one.forget()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_after_fork)
 
 
 def _errors(engine: Engine) -> tuple[type[Exception], ...]:
     return (QaplaError, sa.exc.DBAPIError, engine.dialect.loaded_dbapi.Error)
-
-
-@contextmanager
-def _cursor(engine: Engine) -> Iterator[Any]:
-    # the driver's own: a listener of the application sees no statement that is not its own
-    with engine.connect() as connection:
-        connection.rollback()  # of what a listener of the application has begun
-        raw: Any = connection.connection.dbapi_connection
-        with raw.transaction(), raw.cursor(row_factory=_tuples()) as cursor:
-            cursor.execute(_SET)
-            yield cursor
 
 
 def _fetch(cursor: Any, query: str) -> Rows:
@@ -251,7 +285,12 @@ def _of_each(cursor: Any, names: list[str], query: str) -> dict[str, Any]:
 def _question(cursor: Any) -> str:
     since = _fetch(cursor, _NEXT)[0][0] % _TRANSACTIONS
     catalogs = (
-        _CATALOG.format(index=index, since=since, name=name)
+        _CATALOG.format(
+            index=index,
+            since=since,
+            name=name,
+            condition=_OF_THE_SERVER if name == "pg_class" else "",
+        )
         for index, (name,) in enumerate(_fetch(cursor, _CATALOGS))
     )
     return " UNION ALL ".join([*catalogs, _CLASS, _DATABASE])
