@@ -62,3 +62,22 @@ def upgrade():
 def downgrade():
     pass
 """
+
+
+def test_one_template_for_a_database(project: Project) -> None:
+    """After a change there is one template for each database still, and others' are left alone."""
+    project.run(TESTS)
+    before = _templates(project)
+    assert 2 == len(before)
+    revision = REVISION.format(database="main")
+    project.write("migrations/main/versions/0001_ships.py", revision + "\n\n# more\n")
+    project.run()
+    after = _templates(project)
+    assert 2 == len(after)
+    assert 1 == len(set(before) & set(after))
+
+
+def _templates(project: Project) -> list[str]:
+    if project.urls["main"].get_backend_name() == "sqlite":
+        return [path.name for path in project.path.glob(".*_template/*.sqlite3")]
+    return [name for name in project.databases() if "_template_" in name]

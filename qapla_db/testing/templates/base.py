@@ -57,6 +57,11 @@ class Templates(ABC):
         own = hashlib.sha256(f"{self.base} {digest}".encode()).hexdigest()
         return self.settings.backend.fitting_name(self.base, template_ending(own))
 
+    @property
+    def template_prefix(self) -> str:
+        """What the names of all templates of this database begin with."""
+        return self.template("")[: -len(template_ending("0" * _DIGITS))]
+
     @abstractmethod
     def version(self) -> str:
         """Return what tells the server's version from another's."""

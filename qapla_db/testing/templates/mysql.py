@@ -17,7 +17,6 @@ import sqlalchemy as sa
 from qapla_db.backends.mysql import end_process
 from qapla_db.errors import ServerError
 from qapla_db.record import sharing
-from qapla_db.testing.templates.base import template_ending
 from qapla_db.testing.templates.server import ServerTemplates
 
 __all__ = ["MySQLTemplates"]
@@ -110,13 +109,15 @@ class MySQLTemplates(ServerTemplates):
             return False
         self._drop_templates()
         template = self.template(digest)
-        self._copy(self.name, template)
-        description = f"{self.quoted(template)}.{_DESCRIPTION}"
-        self._run(f"CREATE TABLE {description} (description LONGTEXT) CHARACTER SET utf8mb4")
-        self.connection.execute(
-            sa.text(f"INSERT INTO {description} VALUES (:text)"),  # noqa: S608
-            {"text": self.described(digest, files)},
-        )
+        self._create_like(self.name, template)
+        table = f"{self.quoted(template)}.{_DESCRIPTION}"
+        self._run(f"CREATE TABLE {table} (description LONGTEXT) CHARACTER SET utf8mb4")
+        # ours from the beginning, and of no content before it is filled
+        insert = sa.text(f"INSERT INTO {table} VALUES (:text)")  # noqa: S608
+        self.connection.execute(insert, {"text": self.described("", {})})
+        self._fill(self.name, template)
+        update = sa.text(f"UPDATE {table} SET description = :text")  # noqa: S608
+        self.connection.execute(update, {"text": self.described(digest, files)})
         self._digest = digest
         return True
 
@@ -164,10 +165,16 @@ class MySQLTemplates(ServerTemplates):
     # --- copies
 
     def _copy(self, source: str, target: str) -> None:
+        self._create_like(source, target)
+        self._fill(source, target)
+
+    def _create_like(self, source: str, target: str) -> None:
+        head = f"CREATE DATABASE {self.quoted(target)}"
+        self._run(_NAME.sub(lambda _: head, self._created(source), count=1))
+
+    def _fill(self, source: str, target: str) -> None:
         self._run(_AS_IT_IS)
         quoted = self.quoted(target)
-        head = f"CREATE DATABASE {quoted}"
-        self._run(_NAME.sub(lambda _: head, self._created(source), count=1))
         columns = self._columns(source)
         try:
             for table in self._tables(source):
@@ -191,14 +198,9 @@ class MySQLTemplates(ServerTemplates):
 
     def _drop_templates(self) -> None:
         """Drop those of this database, with what was left of one whose making was interrupted."""
-        prefix = self.template("0" * 64).removesuffix(template_ending("0" * 64))
-        pattern = re.compile(f"{re.escape(prefix)}_template_[0-9a-f]+")
+        pattern = re.compile(f"{re.escape(self.template_prefix)}_template_[0-9a-f]{{12}}")
         for (name,) in self._all("SELECT schema_name FROM information_schema.schemata"):
-            if not pattern.fullmatch(name):
-                continue
-            description = self._description(name)
-            is_unfinished = description is None and prefix == self.base
-            if is_unfinished or self.is_ours(description):
+            if pattern.fullmatch(name) and self.is_ours(self._description(name)):
                 self._run(f"DROP DATABASE IF EXISTS {self.quoted(name)}")
 
     def _description(self, template: str) -> str | None:

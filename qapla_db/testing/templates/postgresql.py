@@ -129,7 +129,7 @@ class PostgreSQLTemplates(ServerTemplates):
 
     def _drop_templates(self) -> None:
         """Drop those of this database, with what was left of one whose making was interrupted."""
-        prefix = self.template("")[: -len(template_ending("0" * 64))]
+        prefix = self.template_prefix
         found = self.connection.execute(sa.text(_SIMILAR), {"prefix": prefix}).all()
         for name, description in found:
             _, mark, token = name.rpartition(_UNFINISHED)
