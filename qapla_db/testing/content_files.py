@@ -31,6 +31,9 @@ _PROCESSES = {
     *("subprocess.Popen", "os.system", "os.exec", "os.posix_spawn", "os.spawn"),
     *("os.fork", "os.forkpty", "os.startfile"),
 }
+_ABOUT_MACHINE = tuple(
+    str(Path(os.__file__).parent / one) for one in ("platform.py", "uuid.py", "ctypes/util.py")
+)
 _OURS = str(Path(__file__).parents[1]) + os.sep
 
 
@@ -59,7 +62,7 @@ def root_of(databases: Sequence[Database]) -> str:
 def recorded(path: str, root: str) -> str:
     """Return an absolute path from the root of the project, if it is below."""
     for start in {root, os.path.realpath(root)}:
-        if path.startswith(start.rstrip(os.sep) + os.sep):
+        if f"{path}{os.sep}".startswith(start.rstrip(os.sep) + os.sep):
             return Path(os.path.relpath(path, start)).as_posix()
     return path
 
@@ -157,6 +160,7 @@ class _Noted:
             is_foreign(path + os.sep)
             or f"{path}{os.sep}".startswith((*self._directories, "/proc/", "/sys/", "/dev/"))
             or _JOURNAL.sub("", path) in self._databases
+            or path.endswith("__pycache__")
             or path in self._made
             or any(str(parent) in self._made for parent in Path(path).parents)
         )
@@ -212,11 +216,13 @@ def _is_of_finder(frame: FrameType) -> bool:
 
 
 def _is_start_of_ours(frame: FrameType) -> bool:
-    """Tell whether a process is started by us or by an import of a library, such as a driver."""
+    """Tell whether a process is started by us, by an import of a library, such as a driver, or
+    by Python to learn about the machine.
+    """
     outer: FrameType | None = frame
     while outer is not None:
         name = outer.f_code.co_filename
-        if name.startswith((_OURS, "<frozen importlib")):
+        if name.startswith((_OURS, "<frozen importlib")) or name in _ABOUT_MACHINE:
             return True
         if not is_foreign(name):
             return False
