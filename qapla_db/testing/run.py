@@ -187,6 +187,11 @@ class TestRun:
             stack.callback(self._fill_again, application)
             closed: list[Database] = []
             stack.callback(self._check_closed, application, closed, needs)
+            if needs.real_commit and application in self._filled:
+                # while the rows may still be made in databases that the test may not use
+                for one in self._databases[application]:
+                    one.prepare_restore()
+                self._fill_again(application)
             for one, names in self._databases[application].items():
                 isolation = _Isolation(one, names, needs, self.reports)
                 isolations.append(stack.enter_context(isolation.on()))
@@ -202,7 +207,7 @@ class TestRun:
             self._check_names(needs)
 
     def _fill_again(self, application: DatabaseApplication) -> None:
-        if application in self._filled:
+        if application in self._filled and application.phase != "closed":
             self._filled[application].again()
 
     def _check_open(self, application: DatabaseApplication, needs: Needs) -> None:
@@ -243,8 +248,8 @@ class TestRun:
         for one in databases:
             one.prepare_restore()
         with ExitStack() as stack:
-            for one in databases:
-                stack.callback(one.restore)
+            for one, names in self._databases[application].items():
+                stack.callback(_restore, one, names)
             filled = self._filled[application] = _Filled(self._databases[application], fill)
             try:
                 filled.again()
@@ -343,7 +348,16 @@ class _Isolation:
         elif not self._is_real:
             self._is_real = True
             self._one.prepare_restore()
-            self._stack.callback(self._one.restore)
+            self._stack.callback(_restore, self._one, self._names)
+
+
+def _restore(one: TestDatabase, names: list[Database]) -> None:
+    try:
+        one.restore()
+    except Closed:
+        # closed by the test; the next application that has the database makes it anew
+        if not all(_is_closed(database) for database in names):
+            raise
 
 
 def _is_only(application: DatabaseApplication) -> bool:

@@ -193,3 +193,78 @@ def test_a_test_that_closes_the_application(project: Project) -> None:
     assert "2 failed, 1 passed, 1 error in" in output
     assert "test_after_it uses the application ShipApplication, which was closed by test" in output
     assert 2 == output.count("an application was closed by test_it.py::TestClosing::test_closes")
+
+
+def test_an_application_that_is_closed_without_a_sandbox(project: Project) -> None:
+    """After a real commit, or in a class with rows, it may be closed as elsewhere."""
+    output = project.run(
+        """
+        class EachFixture(BaseApplicationFixture):
+            @classmethod
+            def make_application(cls):
+                return ShipApplication()
+
+        class TestReally(EachFixture):
+            @pytest.mark.real_commit
+            def test_closes(self, dbsession, application):
+                dbsession.add(Ship(name="Amar"))
+                dbsession.commit()
+                dbsession.close()
+                application.close()
+
+        class TestAfterIt(EachFixture):
+            def test_it(self, dbsession):
+                assert 2 == dbsession.query(Ship).count()
+
+        class TestRows(EachFixture):
+            @classmethod
+            def set_up_data(cls, dbsession):
+                dbsession.add(Ship(name="Amar"))
+
+            def test_closes(self, dbsession, application):
+                assert 3 == dbsession.query(Ship).count()
+                dbsession.close()
+                application.close()
+
+        class TestAfterRows(TestAfterIt):
+            @pytest.mark.real_commit
+            def test_really(self, dbsession):
+                self.test_it(dbsession)
+        """
+    )
+    assert "5 passed" in output
+
+
+def test_rows_of_a_class_in_a_database_that_a_test_does_not_name(
+    postgresql_project: Project,
+) -> None:
+    """What a test names is no limit for set_up_data, also where it runs again for the test."""
+    output = postgresql_project.run(
+        """
+        class TestRows(ShipFixture):
+            @classmethod
+            def set_up_data(cls, dbsession):
+                dbsession.add(Ship(name="Amar"))
+                christen("Amar")
+                with application.dbs["audit"].transaction() as session:
+                    session.add(Ship(name="Amar"))
+
+            def check(self):
+                assert 4 == len(names())
+                assert [*SEED, "Amar"] == names("audit")
+
+            def test_before(self):
+                self.check()
+
+            @pytest.mark.database("main")
+            @pytest.mark.real_commit
+            @pytest.mark.parametrize("again", range(2))
+            def test_really(self, again):
+                assert 4 == len(names())
+                christen("another")
+
+            def test_after(self):
+                self.check()
+        """
+    )
+    assert "4 passed" in output
