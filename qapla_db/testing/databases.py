@@ -25,6 +25,8 @@ __all__ = ["TestDatabase", "physical"]
 
 log = logging.getLogger("qapla_db")
 
+_UNKNOWN = "its migrations start processes, or were edited meanwhile"
+
 MOST_RUNS = 50
 """Runs of the same tests at one time."""
 
@@ -72,6 +74,12 @@ class TestDatabase:
     def _open(self) -> list[Database]:
         """Its names in the applications that have not been closed."""
         return [one for one in self._databases if _is_open(one)]
+
+    @property
+    def _names(self) -> list[Database]:
+        """Its names in one application that has not been closed."""
+        names = self._open or self._databases
+        return [one for one in names if not self._open or one.host is names[0].host]
 
     def serves(self, databases: list[Database]) -> bool:
         """Tell whether it is what another application would be given for these names, too."""
@@ -165,7 +173,7 @@ class TestDatabase:
     def make(self) -> None:
         """Make it, empty and migrated, whatever it holds now."""
         templates = self._kept
-        self._content = content_of(self._databases, templates.version())
+        self._content = content_of(self._names, templates.version())
         if self._rebuild or not self._clone():
             with templates.building():
                 # somebody may have built it while we waited
@@ -188,6 +196,10 @@ class TestDatabase:
             recreate(templates.database)
         if not self._settings.backend.is_volatile(self._settings.url):
             self._dispose()
+            if not (files.is_complete and is_current(self._content)):
+                log.info("no template of %r is kept: %s", self._settings.name, _UNKNOWN)
+                self._has_template = False
+                return
         try:
             self._has_template = templates.keep(self._content, files)
         except sa.exc.DBAPIError as error:
