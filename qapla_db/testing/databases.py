@@ -79,7 +79,7 @@ class TestDatabase:
     def _names(self) -> list[Database]:
         """Its names in one application that has not been closed."""
         names = self._open or self._databases
-        return [one for one in names if not self._open or one.host is names[0].host]
+        return [one for one in names if one.host is names[0].host]
 
     def serves(self, databases: list[Database]) -> bool:
         """Tell whether it is what another application would be given for these names, too."""

@@ -95,8 +95,8 @@ def test_thread(main: Database, watch: Watch) -> None:
     end = threading.Event()
     thread = threading.Thread(target=end.wait, args=(60,), name="engine-room")
     told = (
-        r"the thread 'engine-room', which runs threading\.Event\.wait and is at \S+threading\.py:\d+ "
-        r"in wait\. .*ALLOWED_THREADS"
+        r"the thread 'engine-room', which runs threading\.Event\.wait and is at "
+        r"\S+threading\.py:\d+ in wait\. .*ALLOWED_THREADS"
     )
     with pytest.raises(Leak, match=told):
         with watch.nothing_left([main]):
