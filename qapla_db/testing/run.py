@@ -6,6 +6,7 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import partial
+from types import TracebackType
 from typing import Any
 
 from qapla_db.application import DatabaseApplication, instances_of
@@ -110,6 +111,7 @@ class TestRun:
     def __init__(self, *, rebuild: bool = False) -> None:
         self._rebuild = rebuild
         self._prepared: dict[DatabaseApplication, Exception | None] = {}
+        self._first_seen: dict[DatabaseApplication, TracebackType | None] = {}
         self._databases: dict[DatabaseApplication, dict[TestDatabase, list[Database]]] = {}
         self._isolated: dict[DatabaseApplication, list[_Isolation]] = {}
         self._filled: dict[DatabaseApplication, _Filled] = {}
@@ -127,9 +129,11 @@ class TestRun:
                 self._make(application)
             except Exception as error:
                 self._prepared[application] = error
+                self._first_seen[application] = error.__traceback__
         problem = self._prepared[application]
         if problem is not None:
-            raise problem
+            # not with the frames of every test that was told so before
+            raise problem.with_traceback(self._first_seen[application])
         return application
 
     def _make(self, application: DatabaseApplication) -> None:
