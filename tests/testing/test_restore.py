@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import sqlalchemy as sa
+
+from tests.support import plain_engine
 from tests.testing.projects import Project
 
 TESTS = """
@@ -198,3 +201,29 @@ def test_postgresql(postgresql_project: Project) -> None:
     """What a test changes in the database, in catalogs and in sessions is undone on PostgreSQL."""
     tables = ";".join(f"CREATE TABLE t{number} AS SELECT 1 AS id" for number in range(12))
     _run(postgresql_project, POSTGRESQL, tables)
+
+
+SIMILAR = """
+class TestSimilar(ShipFixture):
+    @pytest.mark.real_commit
+    @pytest.mark.parametrize("again", range(2))
+    def test_it(self, again):
+        assert SEED == names()
+        christen("Amar")
+"""
+
+
+def test_a_database_of_a_similar_name(mariadb_project: Project) -> None:
+    """Who uses a database whose name has other capitals is left alone."""
+    url = mariadb_project.urls["main"]
+    other = str(url.database).upper()
+    engine = plain_engine(url.set(database=""), poolclass=sa.NullPool)
+    with engine.connect() as connection:
+        connection.exec_driver_sql(f"CREATE DATABASE {other}")
+        try:
+            connection.exec_driver_sql(f"USE {other}")
+            for _ in range(2):
+                mariadb_project.run(SIMILAR)
+            assert other == connection.exec_driver_sql("SELECT DATABASE()").scalar()
+        finally:
+            connection.exec_driver_sql(f"DROP DATABASE {other}")
