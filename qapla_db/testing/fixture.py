@@ -94,9 +94,7 @@ class BaseApplicationFixture:
         request: pytest.FixtureRequest,
     ) -> Iterator[None]:
         self._qapla_db_request = request
-        needs = needs_of(
-            request.node, self.DATABASE_KEY, allowed_threads=tuple(self.ALLOWED_THREADS)
-        )
+        needs = needs_of(request.node, self.DATABASE_KEY, allowed_threads=self.ALLOWED_THREADS)
         with (
             reported_by(qapla_db_run, request.config).isolated(application, needs),
             offered(self.DATABASE_KEY, lambda: request.getfixturevalue("dbsession")),

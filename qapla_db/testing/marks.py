@@ -14,14 +14,14 @@ STRICT = "qapla_db_strict"
 
 
 def needs_of(
-    node: pytest.Item, database_key: str, *, allowed_threads: tuple[str, ...] = ()
+    node: pytest.Item, database_key: str, *, allowed_threads: tuple[str, ...] | str = ()
 ) -> Needs:
     """Return what a test says that it needs.
 
     The marks ``database`` of the test, its class and its module add up.
 
     :param database_key: the database of ``dbsession``, which a test names without a mark.
-    :raises Misuse: a mark names no database.
+    :raises Misuse: a mark names no database, or has arguments that it does not take.
     """
     marks = list(node.iter_markers("database"))
     names = [name for mark in marks for name in mark.args]
@@ -30,12 +30,23 @@ def needs_of(
             f"{node.nodeid} has a mark 'database' that names none; write the names as text, such "
             f"as @pytest.mark.database({database_key!r})"
         )
+    real_commit = node.get_closest_marker("real_commit")
+    if real_commit is not None and (real_commit.args or real_commit.kwargs):
+        raise Misuse(
+            f"{node.nodeid} has a mark 'real_commit' with arguments, and it takes none: leave the "
+            "mark away where commits are not to be real"
+        )
+    if isinstance(allowed_threads, str):
+        raise Misuse(
+            f"the allowed threads of {node.nodeid} are the text {allowed_threads!r}; write a tuple "
+            f"of beginnings of names: ({allowed_threads!r},)"
+        )
     if not marks and node.config.getini(STRICT):
         names = [database_key]
     return Needs(
-        real_commit=node.get_closest_marker("real_commit") is not None,
+        real_commit=real_commit is not None,
         databases=frozenset(names) if names else None,
-        allowed_threads=allowed_threads,
+        allowed_threads=tuple(allowed_threads),
         test=node.nodeid,
     )
 

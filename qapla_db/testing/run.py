@@ -247,6 +247,7 @@ class TestRun:
         """Let a block begin with other rows, and undo them at its end.
 
         :param fill: commits the rows; it is called again after a test that commits for real.
+        :raises Leak: it leaves connections or threads.
         """
         databases = list(self._databases[application])
         for one in databases:
@@ -254,7 +255,13 @@ class TestRun:
         with ExitStack() as stack:
             for one, names in self._databases[application].items():
                 stack.callback(_restore, one, names)
-            filled = self._filled[application] = _Filled(self._databases[application], fill)
+
+            def fill_and_look() -> None:
+                with self._watch.nothing_left(application.dbs.values()):
+                    fill()
+
+            filled = _Filled(self._databases[application], fill_and_look)
+            self._filled[application] = filled
             try:
                 filled.again()
                 yield

@@ -61,6 +61,7 @@ def run_pytest(
 def run_project(project: pytest.Pytester, *arguments: str) -> pytest.RunResult:
     """Run pytest in the directory of a pytester, with our plugin and few others."""
     ours = ["-p", "qapla_db.testing.plugin", *["-p", "xdist"] * ("-n" in arguments)]
+    ours += ["-p", "pytest_randomly"] * ("--randomly-seed" in arguments)
     environment = {**os.environ, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"}
     output = project.path / "output.txt"
     code = run_pytest([*ours, *arguments], project.path, environment, output)

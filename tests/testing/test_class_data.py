@@ -219,3 +219,24 @@ def test_what_class_data_cannot_be(postgresql_project: Project) -> None:
     assert "Misuse: TestData.changed holds a Ship that, or one that it refers to, diff" in output
     assert "Misuse: TestFunction.set_up_data runs once for the class" in output
     assert "TypeError" not in output
+
+
+def test_data_that_leaves_something(postgresql_project: Project) -> None:
+    """A session that the rows of a class leave open is told with the line that opened it."""
+    output = postgresql_project.run(
+        """
+        kept = []
+
+        class TestData(ShipFixture):
+            @classmethod
+            def set_up_data(cls, dbsession):
+                kept.append(application.dbs["main"].get_session())
+                kept[0].query(Ship).all()
+
+            def test_it(self):
+                pass
+        """,
+        expect=1,
+    )
+    assert "1 error" in output
+    assert "in set_up_data" in output.partition("taken by")[2]

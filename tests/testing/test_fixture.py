@@ -69,6 +69,8 @@ def christen(name, main):
     main.commit()
 """
 
+STRICT = ("-W", "error", "--strict-markers", "--strict-config", "-p", "no:cacheprovider")
+
 HEAD = """
 import pytest
 from qapla_db.testing import BaseApplicationFixture
@@ -100,11 +102,7 @@ def project(pytester: pytest.Pytester) -> pytest.Pytester:
 
 def run(project: pytest.Pytester, tests: str, *arguments: str) -> pytest.RunResult:
     (project.path / "test_it.py").write_text(HEAD + dedent(tests))
-    return run_project(
-        project,
-        *("-W", "error", "--strict-markers", "--strict-config", "-p", "no:cacheprovider"),
-        *arguments,
-    )
+    return run_project(project, *STRICT, *arguments)
 
 
 def test_isolation(project: pytest.Pytester) -> None:

@@ -268,3 +268,25 @@ def test_rows_of_a_class_in_a_database_that_a_test_does_not_name(
         """
     )
     assert "4 passed" in output
+
+
+def test_arguments_that_mean_nothing(postgresql_project: Project) -> None:
+    """A mark or an attribute that would be taken for something else is refused."""
+    output = postgresql_project.run(
+        """
+        class TestMarks(ShipFixture):
+            @pytest.mark.real_commit(False)
+            def test_mark(self):
+                pass
+
+        class TestThreads(ShipFixture):
+            ALLOWED_THREADS = "watchman"
+
+            def test_threads(self):
+                pass
+        """,
+        expect=1,
+    )
+    assert "2 errors" in output
+    assert "a mark 'real_commit' with arguments" in output
+    assert "('watchman',)" in output

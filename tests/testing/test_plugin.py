@@ -7,7 +7,7 @@ from textwrap import dedent
 
 import pytest
 
-from tests.testing.test_fixture import project, run
+from tests.testing.test_fixture import HEAD, STRICT, project, run
 
 __all__ = ["project"]
 
@@ -144,17 +144,14 @@ def test_without_frameworks(project: pytest.Pytester) -> None:
     """Only SQLAlchemy, Alembic and pytest are needed; testapp says what it needs."""
     (project.path / "refuse.py").write_text(REFUSE)
     (project.path / "conftest.py").write_text(CONFTEST)
-    result = run(
-        project,
-        EVERYTHING
-        + """
+    web = """
 class TestWeb(BaseApplicationFixture):
     APP_CLASS = OneApplication
 
     def test_it(self, testapp): ...
-""",
-        "-p",
-        "refuse",
-    )
+"""
+    (project.path / "test_it.py").write_text(HEAD + EVERYTHING + web)
+    # a process from nothing: one that is forked has loaded them
+    result = project.runpytest_subprocess(*STRICT, "-p", "refuse")
     result.assert_outcomes(passed=12, errors=1)
     result.stdout.fnmatch_lines(["*ConfigurationError: *needs WebTest; install it with: *"])
