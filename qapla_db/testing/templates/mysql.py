@@ -231,6 +231,8 @@ class MySQLTemplates(ServerTemplates):
             for database in sharing(self.database):
                 database.dispose()
             self._end_connections()
+            if self._all("XA RECOVER"):
+                return False  # nobody sees what is prepared, and what it has locked
             now = self._look()
             if now == before:
                 return True
