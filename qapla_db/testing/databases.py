@@ -253,6 +253,7 @@ class TestDatabase:
     def restore(self) -> None:
         """Make it again what it was, after a test that committed."""
         self._is_dirty = True
+        self._dispose()  # what a session was set to is not seen by the next test
         with self.lifted():
             if not (self._is_prepared and self._kept.restore()):
                 self.make_again()

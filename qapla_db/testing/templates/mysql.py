@@ -159,7 +159,7 @@ class MySQLTemplates(ServerTemplates):
         statements = ", ".join(f"XA ROLLBACK {one}" for one in prepared)
         return (
             "Prepared transactions keep theirs until somebody ends them; if they were left by "
-            f"tests, execute on this server: {statements}"
+            f"tests, execute in a new session with autocommit: {statements}"
         )
 
     # --- copies
