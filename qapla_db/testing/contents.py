@@ -58,7 +58,9 @@ def content_of(databases: Iterable[Database], *server: str) -> str:
     for database in databases:
         settings = database.settings
         add(settings.name, settings.environment, settings.url.drivername)
-        add(_stable(settings.options), _stable(settings.session), _stable(settings.url.query))
+        # the name may stand in the query, and is another one for each worker and run
+        query = settings.backend.renamed(settings.url, "").query
+        add(_stable(settings.options), _stable(settings.session), _stable(query))
         directory = Path(database.migrations_path).absolute()
         directories[directory] = _files(directory)
         texts = {path: path.read_bytes() for path in directories[directory]}

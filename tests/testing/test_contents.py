@@ -376,6 +376,9 @@ def test_settings_of_the_database_count(root: Path) -> None:
     secrets = [content(options={"connect_args": {"password": one}}) for one in "ab"]
     objects = [content(options={"creator": one}) for one in (lambda: 1, lambda: 2)]
     assert 1 == len(set(secrets)) == len(set(objects))
+    for url in ["embedded:///d?database={}", "postgresql://u@h/{}?connect_timeout=3"]:
+        workers = [content(url.format(name)) for name in ("s_test", "s_test_gw0", "s_test_2")]
+        assert 1 == len(set(workers)), "the database of a worker has a template of its own"
 
 
 # --- whole runs
