@@ -158,7 +158,8 @@ class _Noted:
     def _is_left_out(self, path: str) -> bool:
         return (
             is_foreign(path + os.sep)
-            or f"{path}{os.sep}".startswith((*self._directories, "/proc/", "/sys/", "/dev/"))
+            or f"{path}{os.sep}".startswith(self._directories)
+            or _is_of_the_system(f"{path}{os.sep}")
             or _JOURNAL.sub("", path) in self._databases
             or path.endswith("__pycache__")
             or path in self._made
@@ -263,3 +264,8 @@ def _heard(event: str, arguments: tuple[Any, ...]) -> None:
                 noted.found.is_complete = False
     finally:
         _here.is_busy = False
+
+
+def _is_of_the_system(path: str) -> bool:
+    # what is in memory are files like others
+    return path.startswith(("/proc/", "/sys/", "/dev/")) and not path.startswith("/dev/shm/")
