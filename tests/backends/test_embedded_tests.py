@@ -153,9 +153,12 @@ def test_in_memory_where_there_is_room(project: Path, monkeypatch: pytest.Monkey
         pytest.skip("this machine has no directory in memory")
     name = "no-such-project"
     monkeypatch.setattr(embedded_tests, "ROOM", 1)
-    assert embedded_tests.data_directory(name).is_relative_to("/dev/shm")
+    inside = embedded_tests.data_directory(name)
+    assert inside.is_relative_to("/dev/shm")
     monkeypatch.setattr(embedded_tests, "ROOM", 1 << 60)
-    assert not embedded_tests.data_directory(name).is_relative_to("/dev/shm")
+    outside = embedded_tests.data_directory(name)
+    assert outside.is_relative_to(tempfile.gettempdir())
+    assert inside != outside
 
 
 def test_once_it_is_somewhere_it_stays_there(
