@@ -315,6 +315,13 @@ def test_root_runs_it_as_a_service_user(project: Path) -> None:
 # --- made anew
 
 
+def is_supervised(data: Path) -> bool:
+    listed = subprocess.run(
+        ["ps", "-ww", "-eo", "args"], capture_output=True, text=True, check=True
+    )
+    return f"embedded_supervisor.py {data}" in listed.stdout
+
+
 def make_table(app: DatabaseApplication) -> None:
     app.dbs["main"].create()
     with app.dbs["main"].transaction() as session:
@@ -344,6 +351,8 @@ def test_broken_data_are_made_anew(place: Path, project: Path, damage: str) -> N
         elif damage == "age":
             os.utime(f"{data}.boot", (0, 0))
         else:
+            # with the locks by which the next one would wait for its end
+            wait_until(lambda: not is_supervised(data), "the supervisor has ended")
             shutil.rmtree(data.parent.parent)
         assert app.dbs["main"].create()
         assert "0" == str(value(app, "SELECT count(*) FROM pg_class WHERE relname = 'gone'"))
