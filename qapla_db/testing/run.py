@@ -157,6 +157,10 @@ class TestRun:
         for one in made:
             one.guard()
 
+    def databases_of(self, application: DatabaseApplication) -> list[TestDatabase]:
+        """Return the test databases of an application that was prepared."""
+        return list(self._databases[application])
+
     def _that_serves(self, names: list[Database]) -> TestDatabase | None:
         """Return the database that another application with the same databases has been given."""
         known = [one for databases in self._databases.values() for one in databases]
@@ -249,8 +253,7 @@ class TestRun:
         :param fill: commits the rows; it is called again after a test that commits for real.
         :raises Leak: it leaves connections or threads.
         """
-        databases = list(self._databases[application])
-        for one in databases:
+        for one in self.databases_of(application):
             one.prepare_restore()
         with ExitStack() as stack:
             for one, names in self._databases[application].items():

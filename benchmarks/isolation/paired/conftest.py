@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import ExitStack
+
 import pytest
 from planets import PlanetApplication, application
 
@@ -17,6 +20,12 @@ def prepared(qapla_db_run: TestRun) -> None:
 
 
 @pytest.fixture(autouse=True)
-def isolation(request: pytest.FixtureRequest) -> None:
+def isolation(request: pytest.FixtureRequest, qapla_db_run: TestRun) -> Iterator[None]:
     if request.node.callspec.params["isolated_one"]:
         request.getfixturevalue("isolated")
+        yield
+        return
+    with ExitStack() as stack:
+        for one in qapla_db_run.databases_of(application):
+            stack.enter_context(one.lifted())
+        yield
