@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 
 from qapla_db.database import Database
+from qapla_db.errors import ServerError
 from qapla_db.settings import DatabaseSettings
 
 __all__ = ["BUILD_WAIT", "NoTemplates", "Templates", "template_ending"]
@@ -75,6 +76,14 @@ class Templates(ABC):
     def building(self) -> Iterator[None]:
         """Keep other processes from making templates of this database meanwhile."""
         yield
+
+    def still_building(self) -> ServerError:
+        """Make the error of who has waited in vain for :meth:`building`."""
+        return ServerError(
+            f"another process makes the test database {self.database.name!r} at "
+            f"{self.settings.address} and has not ended within {BUILD_WAIT:g} s; end it, and run "
+            "the tests again"
+        )
 
     @abstractmethod
     def find(self, digest: str) -> Mapping[str, str] | None:

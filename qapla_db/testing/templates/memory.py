@@ -7,28 +7,18 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
-from qapla_db.testing.templates.base import Templates
+from qapla_db.testing.templates.base import NoTemplates
 
 __all__ = ["MemoryTemplates"]
 
 
-class MemoryTemplates(Templates):
-    """One image, of this process: another one has a database of its own."""
+class MemoryTemplates(NoTemplates):
+    """One image, of this process: nobody else has this database, or finds the image."""
 
     _image: tuple[str, bytes] | None = None
 
     def version(self) -> str:
         return sqlite3.sqlite_version
-
-    def claim(self, name: str) -> bool:
-        return True
-
-    @contextmanager
-    def building(self) -> Iterator[None]:
-        yield
-
-    def find(self, digest: str) -> Mapping[str, str] | None:
-        return None
 
     def keep(self, digest: str, files: Mapping[str, str]) -> bool:
         with self._connection() as connection:

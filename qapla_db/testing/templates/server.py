@@ -63,11 +63,7 @@ class ServerTemplates(Templates):
         deadline = time.monotonic() + BUILD_WAIT
         while not self._try_lock(lock):
             if time.monotonic() > deadline:
-                raise ServerError(
-                    f"another process makes the test database {self.database.name!r} at "
-                    f"{self.settings.address} and has not ended within {BUILD_WAIT:g} s; end it, "
-                    "and run the tests again"
-                )
+                raise self.still_building()
             time.sleep(random.uniform(0.01, 0.05))
         try:
             yield

@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import IO
 
 from qapla_db.database import Database
-from qapla_db.errors import ServerError
 from qapla_db.testing.templates.base import BUILD_WAIT, Templates
 
 if sys.platform != "win32":
@@ -52,11 +51,7 @@ class SQLiteTemplates(Templates):
     def building(self) -> Iterator[None]:
         file = self._locked("build.lock", wait=BUILD_WAIT)
         if file is None:
-            raise ServerError(
-                f"another process makes the test database {self.database.name!r} at "
-                f"{self.settings.address} and has not ended within {BUILD_WAIT:g} s; end it, and "
-                "run the tests again"
-            )
+            raise self.still_building()
         with file:
             yield
 
