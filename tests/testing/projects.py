@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 from collections.abc import Callable, Mapping, Sequence
@@ -14,7 +13,7 @@ import sqlalchemy as sa
 
 from qapla_db.backends import get_backend
 from tests.support import plain_engine
-from tests.testing.forked import run_pytest
+from tests.testing.forked import environment, run_pytest
 
 FreshURL = Callable[[str], sa.URL]
 
@@ -140,7 +139,7 @@ class Project:
 
     @property
     def _environment(self) -> dict[str, str]:
-        return {**os.environ, "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1", **self.environment}
+        return {**environment(), **self.environment}
 
     @property
     def migrated(self) -> list[str]:
