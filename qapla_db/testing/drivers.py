@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 import sqlalchemy as sa
 from sqlalchemy.engine import Connection, Engine
 
 from qapla_db.errors import SandboxError
 from qapla_db.testing.local_settings import changed_settings
-from qapla_db.testing.pinned import PinnedConnection
+from qapla_db.testing.pinned import CANARY, SPARE, PinnedConnection
 from qapla_db.testing.statements import Kind
 
 __all__ = ["pin", "supports"]
@@ -17,8 +18,10 @@ __all__ = ["pin", "supports"]
 
 class _Psycopg(PinnedConnection):
     failure_poisons = True
+    takes_batches = True
     # of libpq
     IDLE, ACTIVE, FAILED = 0, 1, 3
+    COMMAND_OK = 1
 
     # the ones that are deferred by themselves, which SET CONSTRAINTS ALL has changed
     DEFERRED = (
@@ -33,17 +36,43 @@ class _Psycopg(PinnedConnection):
         self._defined = False
         self._checked = False
         self._all_immediate = False
+        self._strange: dict[int, object] = {}
 
     def _take_over(self) -> None:
         self._autocommit = self.raw.autocommit
         if self._autocommit:
             self.raw.autocommit = False
 
+    def begin(self) -> None:
+        super().begin()
+        self.raw.cursor = self._make_cursor
+
+    def _make_cursor(self, *args: Any, **options: Any) -> Any:
+        cursor = type(self.raw).cursor(self.raw, *args, **options)
+        self._strange[id(cursor)] = cursor
+        return cursor
+
+    def is_used_by(self, cursor: object) -> None:
+        self._strange.pop(id(cursor), None)
+
+    @property
+    def is_private(self) -> bool:
+        return not self._strange
+
     def _start(self) -> None:
-        """Nothing: the driver begins a transaction before the first statement."""
+        # the driver begins a transaction before the first statement, in a round trip of its own
+        commands = f"SAVEPOINT {CANARY}", f"SAVEPOINT {SPARE}"
+        options = self.raw.isolation_level, self.raw.read_only, self.raw.deferrable
+        if any(one is not None for one in options):
+            self.run(*commands)
+            return
+        result = self.raw.pgconn.exec_("; ".join(["BEGIN", *commands]).encode())
+        if result.status != self.COMMAND_OK:
+            raise self.dbapi.OperationalError(self.dbapi.pq.error_message(result))
 
     def _give_back(self) -> None:
         self._abort()
+        vars(self.raw).pop("cursor", None)
         if self._autocommit:
             self.raw.autocommit = True
 
@@ -80,13 +109,21 @@ class _Psycopg(PinnedConnection):
         # the server forgets READ ONLY at the end of the savepoint
         self.run(f"SAVEPOINT {savepoint}", *(["SET TRANSACTION READ ONLY"] if read_only else []))
 
-    def commit(self, savepoint: str) -> None:
-        self.run("SET CONSTRAINTS ALL IMMEDIATE", f"RELEASE SAVEPOINT {savepoint}")
+    def commit(self, savepoint: str, spare: str = "") -> None:
+        self.run(
+            "SET CONSTRAINTS ALL IMMEDIATE",
+            f"RELEASE SAVEPOINT {savepoint}",
+            *([f"SAVEPOINT {spare}"] if spare else []),
+        )
         self._checked = self._all_immediate = True
 
     def undo(self, savepoint: str) -> None:
         super().undo(savepoint)
         # a restoration made since then is undone with it
+        self._all_immediate = self._checked
+
+    def back_to(self, savepoint: str) -> None:
+        super().back_to(savepoint)
         self._all_immediate = self._checked
 
     def before(self, kind: Kind, *, read_only: bool) -> None:
@@ -137,6 +174,7 @@ class _PyMySQL(PinnedConnection):
 
     def _start(self) -> None:
         self.raw.begin()
+        super()._start()
 
     def _give_back(self) -> None:
         self._abort()
@@ -183,6 +221,7 @@ class _SQLite(PinnedConnection):
 
     def _start(self) -> None:
         self.run("BEGIN")
+        super()._start()
 
     def _give_back(self) -> None:
         self._abort()

@@ -65,8 +65,8 @@ def fixtures_for(
     """
 
     @contextmanager
-    def tested(request: pytest.FixtureRequest) -> Iterator[DatabaseApplication]:
-        run: TestRun = reported_by(request.getfixturevalue("qapla_db_run"), request.config)
+    def tested(request: pytest.FixtureRequest, run: TestRun) -> Iterator[DatabaseApplication]:
+        run = reported_by(run, request.config)
         if make_application is None:
             found = application_of(app_class, "fixtures_for()")
         else:
@@ -78,16 +78,18 @@ def fixtures_for(
 
     def fixture(value: Callable[[DatabaseApplication], Any], *, autouse: bool = False) -> Any:
         @pytest.fixture(autouse=autouse)
-        def of_the_application(request: pytest.FixtureRequest) -> Iterator[Any]:
-            with tested(request) as app:
+        def of_the_application(
+            request: pytest.FixtureRequest, qapla_db_run: TestRun
+        ) -> Iterator[Any]:
+            with tested(request, qapla_db_run) as app:
                 yield value(app)
 
         return of_the_application
 
     @pytest.fixture
-    def dbsession(request: pytest.FixtureRequest) -> Iterator[Session]:
+    def dbsession(request: pytest.FixtureRequest, qapla_db_run: TestRun) -> Iterator[Session]:
         with (
-            tested(request) as app,
+            tested(request, qapla_db_run) as app,
             app.dbs[database_key].session() as session,
             offered(database_key, lambda: session),
         ):

@@ -78,14 +78,21 @@ class Lanes:
     # --- what the application does
 
     def execute(
-        self, checkout: Checkout, text: str, run: Callable[[str], None], parameters: object = None
+        self,
+        checkout: Checkout,
+        text: str,
+        run: Callable[[str], None],
+        parameters: object = None,
+        cursor: object = None,
     ) -> None:
         """Run a statement of the application in its transaction.
 
         :param run: executes the text it is given.
         :param parameters: with which it does so.
+        :param cursor: on which it does so.
         """
         with self.turn:
+            self._pinned.is_used_by(cursor)
             lane = self._lane(checkout)
             try:
                 self._execute(lane, parse(text), text, run, parameters)
@@ -316,8 +323,10 @@ class Lanes:
             if lane.savepoint is None:
                 return None
             loss = self._loss(lane) if lane.wrote else None
-            if lane.wrote or lane.seen == savepoints.writes:
-                savepoints.undo(lane)  # who only read may have called a function that wrote
+            if lane.wrote:
+                savepoints.undo(lane)
+            elif lane.seen == savepoints.writes:
+                savepoints.leave(lane)
             else:
                 savepoints.give_up(lane)
             return loss

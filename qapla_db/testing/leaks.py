@@ -41,7 +41,7 @@ class Held:
     fairy: ReferenceType[PoolProxiedConnection]
     place: str
     thread: str
-    pid: object
+    dbapi: Any
     sql: str | None = None
 
 
@@ -131,7 +131,7 @@ def _check_out(dbapi: Any, record: ConnectionPoolEntry, fairy: PoolProxiedConnec
     if not watches:
         return
     thread = threading.current_thread().name
-    held = Held(ref(fairy._pool), ref(fairy), place(), thread, _pid(dbapi))
+    held = Held(ref(fairy._pool), ref(fairy), place(), thread, dbapi)
     record.info[_HELD] = held
     for watch in watches:
         watch.took(held)
@@ -151,7 +151,8 @@ def _execute(connection: Connection, cursor: object, sql: str, *rest: object) ->
 
 
 def _described(one: Held, database: Database) -> str:
-    process = "" if one.pid is None else f" (process {one.pid} on the server)"
+    pid = _pid(one.dbapi)
+    process = "" if pid is None else f" (process {pid} on the server)"
     last = "none of SQLAlchemy" if one.sql is None else " ".join(one.sql.split())[:SHOWN]
     return (
         f"a connection of the database {database.name!r}{process}, taken by {one.place} in the "

@@ -10,10 +10,13 @@ from sqlalchemy.engine import Connection, Engine
 
 from qapla_db.testing.statements import Kind
 
-__all__ = ["PinnedConnection"]
+__all__ = ["CANARY", "SPARE", "PinnedConnection"]
 
 CANARY = "qapla_db_canary"
 """The first savepoint in the outer transaction; it is gone when somebody really committed."""
+
+SPARE = "qapla_db_0"
+"""The second one, where that costs nothing: for the first transaction of the application."""
 
 
 class PinnedConnection(ABC):
@@ -29,6 +32,9 @@ class PinnedConnection(ABC):
     one_at_a_time: ClassVar[bool] = False
     """Transactions of several threads wait for each other, whatever they do."""
 
+    takes_batches: ClassVar[bool] = False
+    """Several commands go to the server at once."""
+
     def __init__(self, connection: Connection) -> None:
         self.raw: Any = connection.connection.dbapi_connection
         self.dbapi: Any = connection.dialect.dbapi
@@ -40,13 +46,11 @@ class PinnedConnection(ABC):
         self._take_over()
         self._cursor = self.raw.cursor()
         self._start()
-        self.run(f"SAVEPOINT {CANARY}")
 
     def begin_again(self) -> None:
         """Begin a new outer transaction, after somebody has ended the one before."""
         self._abort()
         self._start()
-        self.run(f"SAVEPOINT {CANARY}")
 
     def end(self) -> bool:
         """Roll everything back; False when the canary was gone."""
@@ -64,9 +68,9 @@ class PinnedConnection(ABC):
     def _take_over(self) -> None:
         """Switch the driver's own handling of transactions off."""
 
-    @abstractmethod
     def _start(self) -> None:
-        """Start a transaction, where the driver does not do it by itself."""
+        """Begin a transaction and set the canary."""
+        self.run(f"SAVEPOINT {CANARY}")
 
     def _abort(self) -> None:
         if self.in_transaction:
@@ -92,6 +96,14 @@ class PinnedConnection(ABC):
     @abstractmethod
     def lost(self) -> bool:
         """Whether the connection to the server is gone."""
+
+    @property
+    def is_private(self) -> bool:
+        """Whether it is known that nobody but SQLAlchemy has made cursors of the driver."""
+        return False
+
+    def is_used_by(self, cursor: object) -> None:  # noqa: B027
+        """Know that SQLAlchemy has made a cursor."""
 
     @property
     def failed(self) -> bool:
@@ -120,13 +132,20 @@ class PinnedConnection(ABC):
         """Make what happened since a savepoint part of what was before it."""
         self.run(f"RELEASE SAVEPOINT {savepoint}")
 
-    def commit(self, savepoint: str) -> None:
-        """Release a savepoint, or raise what a commit would raise."""
-        self.release(savepoint)
+    def commit(self, savepoint: str, spare: str = "") -> None:
+        """Release a savepoint, or raise what a commit would raise.
+
+        :param spare: the name of one to set after that.
+        """
+        self.run(f"RELEASE SAVEPOINT {savepoint}", *([f"SAVEPOINT {spare}"] if spare else []))
 
     def undo(self, savepoint: str) -> None:
         """Undo what happened since a savepoint, and remove it."""
         self.run(f"ROLLBACK TO SAVEPOINT {savepoint}", f"RELEASE SAVEPOINT {savepoint}")
+
+    def back_to(self, savepoint: str) -> None:
+        """Undo what happened since a savepoint, and keep it."""
+        self.run(f"ROLLBACK TO SAVEPOINT {savepoint}")
 
     def before(self, kind: Kind, *, read_only: bool) -> None:  # noqa: B027
         """Prepare for a statement of the application, or refuse it with the driver's error."""

@@ -6,6 +6,7 @@ import os
 import sys
 import sysconfig
 from collections.abc import Iterator
+from functools import cache
 from pathlib import Path
 from types import FrameType
 
@@ -24,6 +25,7 @@ _LIBRARIES = (
 """Where the files of those begin whose lines nobody looks for."""
 
 
+@cache
 def is_library(filename: str) -> bool:
     """Tell whether a file is one of Python, of an installed library or of ours."""
     return filename.startswith(_LIBRARIES)
@@ -46,8 +48,8 @@ def place(frame: FrameType | None = None) -> str:
     :param frame: where to begin; the caller's by default.
     """
     found = frame or sys._getframe(1)
-    for library in library_frames(found):
-        if library.f_back is None:
+    while is_library(found.f_code.co_filename):  # of each connection and transaction of a test
+        if found.f_back is None:
             return UNKNOWN
-        found = library.f_back
+        found = found.f_back
     return f"{found.f_code.co_filename}:{found.f_lineno} in {found.f_code.co_name}"

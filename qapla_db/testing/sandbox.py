@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
+from functools import cache
 from typing import Any, Protocol
 from weakref import ref
 
@@ -85,11 +86,8 @@ class Sandbox:
         self._engine = engine = database.engine
         self._wait = wait
         _refuse(self.name, engine)
-        self._connection = engine.connect()
+        self._connection, self._pinned = _begun(engine, self.name)
         try:
-            # a listener of the application may have begun a transaction
-            self._connection.commit()
-            self._pinned = pin(self._connection, self.name)
             self._savepoints = Savepoints(self.name, self._pinned)
             self._lanes = Lanes(
                 self._savepoints,
@@ -102,9 +100,6 @@ class Sandbox:
             self._installed.enter_context(_lanes_installed(engine, self._lanes, self._pinned))
             self._pool_installed = ExitStack()
             self._pool_installed.enter_context(pool_installed(engine, self._pool))
-        except SandboxError:
-            self._connection.close()
-            raise
         except BaseException:
             self._connection.invalidate()
             self._connection.close()
@@ -158,6 +153,38 @@ class Sandbox:
         return self._savepoints.ended_by("a commit or rollback on the driver's own connection")
 
 
+def _begun(engine: Engine, name: str) -> tuple[Connection, PinnedConnection]:
+    """Take a connection of an engine and begin the outer transaction on it."""
+    with suppress(engine.dialect.loaded_dbapi.Error), _unasked(engine.pool):
+        return _begin(engine, name)
+    return _begin(engine, name)
+
+
+def _begin(engine: Engine, name: str) -> tuple[Connection, PinnedConnection]:
+    connection = engine.connect()
+    try:
+        # a listener of the application may have begun a transaction
+        connection.commit()
+        return connection, pin(connection, name)
+    except SandboxError:
+        connection.close()
+        raise
+    except BaseException:
+        connection.invalidate()
+        connection.close()
+        raise
+
+
+@contextmanager
+def _unasked(pool: Pool) -> Iterator[None]:
+    """Let a pool not ask first whether a connection is alive: to begin on it asks that, too."""
+    asks, pool._pre_ping = pool._pre_ping, False
+    try:
+        yield
+    finally:
+        pool._pre_ping = asks
+
+
 def _refuse(name: str, engine: Engine) -> None:
     if isinstance(engine.pool, SandboxPool):
         raise SandboxError(
@@ -200,22 +227,22 @@ def pool_installed(engine: Engine, pool: Pool) -> Iterator[None]:
 @contextmanager
 def _lanes_installed(engine: Engine, lanes: Lanes, pinned: PinnedConnection) -> Iterator[None]:
     """Make what connections of the pool of a sandbox do happen in lanes."""
-    root = root_engine(engine)
-    had_events = "_has_events" in vars(root)
+    _listen()
+    dialect = engine.dialect
+    with _replaced(dialect, _replacements(dialect, lanes, pinned)):
+        yield
 
-    def connected(connection: Connection) -> None:
-        checkout = checkout_of(connection.connection)
-        if checkout is not None:
-            checkout.connection = ref(connection)
 
-    event.listen(root, "engine_connect", connected, insert=True)
-    try:
-        with _replaced(root.dialect, _replacements(root.dialect, lanes, pinned)):
-            yield
-    finally:
-        event.remove(root, "engine_connect", connected)
-        if not had_events:
-            vars(root).pop("_has_events", None)
+@cache
+def _listen() -> None:
+    # once, for to take a listener away disturbs the threads that just call it
+    event.listen(Engine, "engine_connect", _connected, insert=True)
+
+
+def _connected(connection: Connection) -> None:
+    checkout = checkout_of(connection.connection)
+    if checkout is not None:
+        checkout.connection = ref(connection)
 
 
 @contextmanager
@@ -288,7 +315,7 @@ def _executing(original: Callable[..., None], lanes: Lanes) -> Callable[..., Non
         else:
             parameters = rest[0] if len(rest) > 1 else None
             lanes.execute(
-                checkout, statement, lambda text: original(cursor, text, *rest), parameters
+                checkout, statement, lambda text: original(cursor, text, *rest), parameters, cursor
             )
 
     return execute

@@ -3,6 +3,11 @@
 RELEASE and ROLLBACK TO take along every savepoint above theirs. A transaction
 that wrote nothing loses nothing by that: its savepoint is set again, on top,
 before its next statement.
+
+Where commands go to the server in batches, a commit sets a savepoint for the
+next transaction too, and the one of a transaction that only read is rolled back
+to when the next one begins. Nobody may use the driver's own cursors then, for
+what they do belongs to no savepoint that we know.
 """
 
 from __future__ import annotations
@@ -14,7 +19,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from qapla_db.errors import SandboxBroken
-from qapla_db.testing.pinned import PinnedConnection
+from qapla_db.testing.pinned import SPARE, PinnedConnection
 from qapla_db.testing.places import place
 
 __all__ = ["REMEDY", "Lane", "Savepoints"]
@@ -81,6 +86,8 @@ class Savepoints:
         self.writes = 0
         self._pinned = pinned
         self._stack: list[Lane] = []
+        self._spare = SPARE if pinned.takes_batches else ""
+        self._left = ""
         self._numbers = itertools.count(1)
 
     # --- looking
@@ -104,6 +111,7 @@ class Savepoints:
         if lane.savepoint is None:
             self._open(lane)
             return
+        self._clear_top()
         above = self._above(lane)
         if above and not any(other.wrote for other in above):
             self.release(above[0])
@@ -112,6 +120,7 @@ class Savepoints:
         """Remove the savepoint of a lane that wrote nothing."""
         if any(other.wrote for other in self._above(lane)):
             # to release it would release theirs; it may stay where it is
+            self._clear_top()
             self._stack.remove(lane)
             lane.savepoint = None
         else:
@@ -122,15 +131,39 @@ class Savepoints:
         read_only = next((other for other in self._stack if other.read_only), None)
         if read_only is not None:
             self.release(read_only)
-        savepoint = self.name()
-        self._pinned.open(savepoint, read_only=lane.read_only)
-        lane.savepoint = savepoint
+        lane.savepoint = self._top(read_only=lane.read_only)
         lane.seen = self.writes
         self._stack.append(lane)
         for index, (name, _) in enumerate(lane.nested):
             ours = self.name()
             self._pinned.open(ours, read_only=False)
             lane.nested[index] = (name, ours)
+
+    def _top(self, *, read_only: bool) -> str:
+        """Return a savepoint after which nothing has happened."""
+        if self._spare and self._pinned.is_private and not read_only:
+            savepoint, self._spare = self._spare, ""
+            return savepoint
+        if self._left and self._pinned.is_private and not read_only:
+            savepoint, self._left = self._left, ""
+            with self._intact():
+                self._pinned.back_to(savepoint)
+            return savepoint
+        self._clear_top()
+        savepoint = self.name()
+        self._pinned.open(savepoint, read_only=read_only)
+        return savepoint
+
+    def _clear_top(self) -> None:
+        """Do what was put off."""
+        spare, self._spare = self._spare, ""
+        left, self._left = self._left, ""
+        with self._intact():
+            if left and self._pinned.is_private:
+                self._pinned.undo(left)
+            elif left or spare:
+                # what the driver's own cursors have done since is not ours to undo
+                self._pinned.release(left or spare)
 
     def name(self) -> str:
         """Return a new name."""
@@ -140,6 +173,7 @@ class Savepoints:
 
     def release(self, lane: Lane) -> None:
         """Release the savepoint of a lane, and with it those above."""
+        self._clear_top()
         assert lane.savepoint is not None
         with self._intact():
             self._pinned.release(lane.savepoint)
@@ -153,6 +187,7 @@ class Savepoints:
 
         :raises Exception: the driver's error, when the commit would have failed.
         """
+        self._clear_top()
         assert lane.savepoint is not None
         uncommitted = [other for other in self._stack if other.is_uncommitted and other is not lane]
         if uncommitted:
@@ -160,15 +195,33 @@ class Savepoints:
             for other in uncommitted:
                 other.swallowed.append((len(other.nested), str(lane)))
             return
+        spare = self.name() if self._puts_off else ""
         try:
-            self._pinned.commit(lane.savepoint)
+            self._pinned.commit(lane.savepoint, spare)
         except self._pinned.dbapi.Error:
             self.undo(lane)
             raise
         self._cut(lane)
+        self._spare = spare
+
+    @property
+    def _puts_off(self) -> bool:
+        return self._pinned.takes_batches and self._pinned.is_private
+
+    def leave(self, lane: Lane) -> None:
+        """Undo what a function may have done that a lane has called which only read."""
+        put_off = self._puts_off and lane is self._stack[-1] and not lane.failed
+        if not put_off or lane.settings or lane.read_only:
+            self.undo(lane)
+            return
+        self._clear_top()
+        assert lane.savepoint is not None
+        self._left = lane.savepoint
+        self._cut(lane)
 
     def undo(self, lane: Lane) -> None:
         """Undo what happened since the savepoint of a lane."""
+        self._clear_top()
         assert lane.savepoint is not None
         with self._intact():
             self._pinned.undo(lane.savepoint)
@@ -189,6 +242,7 @@ class Savepoints:
 
     def rewind(self, lane: Lane) -> None:
         """After a failed statement of the topmost lane: go back as far as it will have to."""
+        self._spare = self._left = ""  # above it
         innermost = lane.nested[-1][1] if lane.nested else lane.savepoint
         with self._intact():
             self._pinned.run(f"ROLLBACK TO SAVEPOINT {innermost}")
@@ -215,7 +269,9 @@ class Savepoints:
             lane.nested.clear()
         self._stack.clear()
         self.writes += 1
+        self._left = ""
         self._pinned.begin_again()
+        self._spare = SPARE if self._pinned.takes_batches else ""
 
     def ended_by(self, what: str) -> SandboxBroken:
         """Make the error of an outer transaction that somebody else has ended."""

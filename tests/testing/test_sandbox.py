@@ -434,16 +434,33 @@ def test_a_commit_of_a_failed_transaction_warns_likewise(postgresql: World) -> N
 
 def test_a_function_that_writes_is_rolled_back(postgresql: World) -> None:
     """A SELECT that writes through a function is undone by the rollback of its session."""
-    body = "INSERT INTO item (name, amount) VALUES ('by function', 0) RETURNING id"
     with sandbox(postgresql):
+        _create_function(postgresql)
         with postgresql.session() as session:
-            session.execute(
-                sa.text(f"CREATE FUNCTION store() RETURNS int LANGUAGE sql AS $${body}$$")
-            )
-            session.commit()
             session.execute(sa.text("SELECT store()"))
             session.rollback()
         assert [] == postgresql.names()
+
+
+def test_a_function_that_writes_above_another_session(postgresql: World) -> None:
+    """It is undone before a session that wrote earlier goes on."""
+    with sandbox(postgresql):
+        _create_function(postgresql)
+        with postgresql.session() as session:
+            session.add(Item(name="one"))
+            session.flush()
+            with postgresql.session() as reader:
+                reader.execute(sa.text("SELECT store()"))
+            assert ["one"] == session.scalars(sa.select(Item.name)).all()
+            session.commit()
+        assert ["one"] == postgresql.names()
+
+
+def _create_function(world: World) -> None:
+    body = "INSERT INTO item (name, amount) VALUES ('by function', 0) RETURNING id"
+    with world.session() as session:
+        session.execute(sa.text(f"CREATE FUNCTION store() RETURNS int LANGUAGE sql AS $${body}$$"))
+        session.commit()
 
 
 # the garbage that is collected here may be that of another test

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 import sys
+from collections.abc import Callable
 from typing import Any
 
 import pytest
@@ -280,6 +281,69 @@ def test_copy_by_the_driver_below_a_reader(postgresql: World) -> None:
             reader.close()
             session.commit()
         assert ["copied"] == postgresql.names()
+
+
+BY_DRIVER = "INSERT INTO item (name, amount) VALUES ('driver', 0)"
+
+
+def _execute(connection: Connection) -> None:
+    dbapi: Any = connection.connection.dbapi_connection
+    dbapi.execute(BY_DRIVER)
+
+
+def _execute_and_commit(connection: Connection) -> None:
+    _execute(connection)
+    connection.commit()
+
+
+@pytest.mark.parametrize("use", [_execute, _execute_and_commit])
+@pytest.mark.parametrize("before", [World.names, lambda world: world.add("before")])
+def test_the_driver_behind_the_back(
+    postgresql: World, use: Callable[[Connection], None], before: Callable[[World], object]
+) -> None:
+    """What is done on the driver's connection itself is undone by no other session."""
+    with sandbox(postgresql):
+        before(postgresql)
+        with postgresql.engine.connect() as connection:
+            use(connection)
+            assert "driver" in postgresql.names()
+            assert "driver" in postgresql.names()
+
+
+def test_a_cursor_of_the_driver_that_is_kept(postgresql: World) -> None:
+    """What a kept cursor of the driver does in later transactions is undone by no other session."""
+    with sandbox(postgresql), postgresql.engine.connect() as connection:
+        cursor = connection.connection.cursor()
+        connection.commit()
+        assert [] == postgresql.names()
+        cursor.execute(BY_DRIVER)
+        connection.commit()
+        assert ["driver"] == postgresql.names()
+        assert ["driver"] == postgresql.names()
+
+
+def test_the_isolation_level_of_an_engine(postgresql: World) -> None:
+    """The transaction of a sandbox has the isolation level of its engine."""
+    url = postgresql.engine.url
+    world = make_world(postgresql.kind, url, isolation_level="REPEATABLE READ")
+    with sandbox(world), world.session() as session:
+        found = session.scalar(sa.text("SHOW transaction_isolation"))
+    world.engine.dispose()
+    assert "repeatable read" == found
+
+
+def test_a_connection_that_died_in_the_pool(postgresql: World, mariadb: World) -> None:
+    """A sandbox does not begin on a connection that the server has ended since the last one."""
+    for world, kill in ((postgresql, "SELECT pg_terminate_backend({})"), (mariadb, "KILL {}")):
+        number = "pg_backend_pid()" if world is postgresql else "connection_id()"
+        with world.engine.connect() as connection:
+            pid = connection.scalar(sa.text(f"SELECT {number}"))
+        with world.outside.connect() as connection:
+            connection.exec_driver_sql(kill.format(pid))
+        with sandbox(world):
+            world.add("one")
+            assert ["one"] == world.names()
+        assert [] == world.really()
 
 
 def test_a_failure_on_a_cursor_of_the_driver(postgresql: World) -> None:
