@@ -27,7 +27,7 @@ from qapla_db.migrations.commands import Report, run_alembic
 from qapla_db.migrations.connections import connected, migration_engine
 from qapla_db.migrations.looking import expect_answer
 from qapla_db.migrations.models import models_of
-from qapla_db.migrations.owners import TOKEN_PARTS, is_abandoned, new_token
+from qapla_db.owners import TOKEN_PARTS, is_abandoned, new_token
 from qapla_db.record import is_production
 
 __all__ = ["Shadow", "shadow"]

@@ -12,10 +12,11 @@ from pathlib import Path
 import pytest
 import sqlalchemy as sa
 
+from qapla_db import owners
 from qapla_db.backends import get_backend
 from qapla_db.database import Database
 from qapla_db.errors import MigrationError, Refused, ServerError
-from qapla_db.migrations import migrate, owners
+from qapla_db.migrations import migrate
 from qapla_db.migrations.shadow import shadow, shadow_name
 from tests.conftest import FreshURL
 from tests.migrations.conftest import MakeProject
@@ -170,7 +171,7 @@ def test_killed(shadowed: Project, tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 def test_letters_by_chance(make_project: MakeProject, temporary: Path, fresh_url: FreshURL) -> None:
     """The directory that a dead process has left is swept, whatever letters its name ends with."""
-    code = "from qapla_db.migrations.owners import new_token; print(new_token())"
+    code = "from qapla_db.owners import new_token; print(new_token())"
     done = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, timeout=WAIT
     )

@@ -24,6 +24,21 @@ def test_a_run_copies_what_another_one_migrated(project: Project) -> None:
     assert ["main", "audit"] * 2 == project.migrated
 
 
+def test_what_a_run_with_a_template_loads(project: Project) -> None:
+    """It begins without Alembic, which only migrations need."""
+    project.run(TESTS)
+    text = """
+    class TestShips(ShipFixture):
+        def test_it(self):
+            import sys
+            assert "alembic" not in sys.modules
+    """
+    project.run(text, "--collect-only")  # the processes of run() have loaded it already
+    process = project.start()
+    output = process.communicate(timeout=60)[0]
+    assert 0 == process.returncode, output
+
+
 def test_a_template_is_never_stale(project: Project) -> None:
     """Whatever a migration depends on makes a new template, of its database only."""
     path = "migrations/main/versions/0001_ships.py"

@@ -4,20 +4,8 @@ from __future__ import annotations
 
 from qapla_db.database import Database
 from qapla_db.testing.templates.base import NoTemplates, Templates
-from qapla_db.testing.templates.memory import MemoryTemplates
-from qapla_db.testing.templates.mysql import MySQLTemplates
-from qapla_db.testing.templates.postgresql import PostgreSQLTemplates
-from qapla_db.testing.templates.sqlite import SQLiteTemplates
 
 __all__ = ["Templates", "templates_of"]
-
-_KINDS: dict[str, type[Templates]] = {
-    "postgresql": PostgreSQLTemplates,
-    "embedded": PostgreSQLTemplates,
-    "mysql": MySQLTemplates,
-    "mariadb": MySQLTemplates,
-    "sqlite": SQLiteTemplates,
-}
 
 
 def templates_of(database: Database, base: str) -> Templates:
@@ -27,6 +15,27 @@ def templates_of(database: Database, base: str) -> Templates:
     :raises ServerError: its server cannot be reached.
     """
     settings = database.settings
-    if settings.backend.is_volatile(settings.url):
-        return MemoryTemplates(database, base)
-    return _KINDS.get(settings.backend.name, NoTemplates)(database, base)
+    is_volatile = settings.backend.is_volatile(settings.url)
+    return _kind("memory" if is_volatile else settings.backend.name)(database, base)
+
+
+def _kind(name: str) -> type[Templates]:
+    # a run begins sooner without those of the other servers
+    match name:
+        case "memory":
+            from qapla_db.testing.templates.memory import MemoryTemplates
+
+            return MemoryTemplates
+        case "postgresql" | "embedded":
+            from qapla_db.testing.templates.postgresql import PostgreSQLTemplates
+
+            return PostgreSQLTemplates
+        case "mysql" | "mariadb":
+            from qapla_db.testing.templates.mysql import MySQLTemplates
+
+            return MySQLTemplates
+        case "sqlite":
+            from qapla_db.testing.templates.sqlite import SQLiteTemplates
+
+            return SQLiteTemplates
+    return NoTemplates

@@ -17,7 +17,7 @@ import sqlalchemy as sa
 
 from qapla_db.backends.postgresql import end_connections
 from qapla_db.errors import ServerError
-from qapla_db.migrations.owners import is_abandoned, new_token
+from qapla_db.owners import is_abandoned, new_token
 from qapla_db.testing.snapshot import Snapshot
 from qapla_db.testing.templates.base import template_ending
 from qapla_db.testing.templates.server import ServerTemplates
