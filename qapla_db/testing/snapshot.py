@@ -33,7 +33,7 @@ END_WAIT = 2.0
 """Seconds until sessions that were ended must be gone."""
 
 _SET = f"SET LOCAL lock_timeout = '{LOCK_WAIT}'; SET LOCAL max_parallel_workers_per_gather = 0"
-# the server forgets its plans then, so that it is said only where rows are written
+# the server forgets the session's plans then, so that the one that looks does not say it
 _WITHOUT_TRIGGERS = "SET LOCAL session_replication_role = replica"
 
 _TABLES = """
@@ -59,6 +59,7 @@ _PREPARED = """
 SELECT pg_catalog.quote_literal(gid) FROM pg_catalog.pg_prepared_xacts
 WHERE database = pg_catalog.current_database()
 """
+_MAY_PREPARE = "SELECT pg_catalog.current_setting('max_prepared_transactions') <> '0'"
 
 # what rows alone do not restore: content of views, triggers that fire all the same
 _BEYOND_ROWS = """
@@ -116,7 +117,8 @@ Rows = list[tuple[Any, ...]]
 class Snapshot:
     """The rows and sequences of a database.
 
-    :ivar session: what looks and restores.
+    :ivar looking: the session that looks what is to be restored.
+    :ivar writing: the one that does.
     :ivar question: what to ask the catalogs.
     :ivar schema: what they answer; it differs after every change of the schema.
     :ivar rows: of each table that had some, as COPY has them.
@@ -124,7 +126,8 @@ class Snapshot:
     :ivar sequences: where each sequence was.
     """
 
-    session: _Session
+    looking: _Session
+    writing: _Session
     question: str
     schema: dict[int, Any]
     rows: dict[str, bytes]
@@ -137,15 +140,16 @@ class Snapshot:
         if engine.dialect.driver != "psycopg":
             return None
         try:
-            session = _Session(engine)
-            with session.transaction() as cursor:
-                return cls._by(session, cursor)
+            looking, writing = _Session(engine), _Session(engine)
+            with writing.transaction() as cursor:
+                cursor.execute(_WITHOUT_TRIGGERS)  # or the user may not say so
+            with looking.transaction() as cursor:
+                return cls._by(looking, writing, cursor)
         except _errors(engine):
             return None
 
     @classmethod
-    def _by(cls, session: _Session, cursor: Any) -> Snapshot | None:
-        cursor.execute(_WITHOUT_TRIGGERS)  # or the user may not say so
+    def _by(cls, looking: _Session, writing: _Session, cursor: Any) -> Snapshot | None:
         if _fetch(cursor, _BEYOND_ROWS)[0][0]:
             return None
         tables = [name for (name,) in _fetch(cursor, _TABLES)]
@@ -159,7 +163,8 @@ class Snapshot:
                 return None
         question = _question(cursor)
         schema = _answers(cursor, question)
-        return cls(session, question, schema, found, marks, _positions(cursor, sequences))
+        positions = _positions(cursor, sequences)
+        return cls(looking, writing, question, schema, found, marks, positions)
 
     def restore(self, engine: Engine) -> bool:
         """Make rows and sequences what they were; False when the schema is another one.
@@ -169,35 +174,34 @@ class Snapshot:
         """
         engine.dispose()
         try:
-            self.session.roll_back_prepared()
-            with self.session.transaction() as cursor:
-                return self._restore(cursor)
+            self.looking.roll_back_prepared()
+            with self.looking.transaction() as cursor:
+                # whose locks are in the way for LOCK_WAIT at most, until they have ended
+                if not _have_ended(cursor) or _answers(cursor, self.question) != self.schema:
+                    return False
+                marks = _marks(cursor, list(self.marks))
+                positions = _positions(cursor, list(self.sequences))
+            tables = [one for one, mark in self.marks.items() if mark != marks[one]]
+            sequences = [one for one, at in self.sequences.items() if at != positions[one]]
+            if tables or sequences:
+                with self.writing.transaction() as cursor:
+                    self._write(cursor, tables, sequences)
+            return True
         except _errors(engine):
             return False
 
-    def _restore(self, cursor: Any) -> bool:
-        # whose locks are in the way for LOCK_WAIT at most, until they have ended
-        if not _have_ended(cursor) or _answers(cursor, self.question) != self.schema:
-            return False
-        now = _marks(cursor, list(self.marks))
-        changed = [table for table, mark in self.marks.items() if mark != now[table]]
-        if changed:
-            deletions = map("DELETE FROM ONLY {}".format, changed)
+    def _write(self, cursor: Any, tables: list[str], sequences: list[str]) -> None:
+        if tables:
+            deletions = map("DELETE FROM ONLY {}".format, tables)
             cursor.execute("; ".join([_WITHOUT_TRIGGERS, *deletions]))
-        for table in changed:
+        for table in tables:
             if table in self.rows:
                 with cursor.copy(f"COPY {table} FROM STDIN (FORMAT binary)") as copy:
                     copy.write(self.rows[table])
-        self._reset_sequences(cursor)
+        for name in sequences:
+            cursor.execute("SELECT setval(%s::regclass, %s, %s)", (name, *self.sequences[name]))
         # rows that were put back are other versions of them
-        self.marks.update(_marks(cursor, changed))
-        return True
-
-    def _reset_sequences(self, cursor: Any) -> None:
-        now = _positions(cursor, list(self.sequences))
-        for name, position in self.sequences.items():
-            if now[name] != position:
-                cursor.execute("SELECT setval(%s::regclass, %s, %s)", (name, *position))
+        self.marks.update(_marks(cursor, tables))
 
 
 class _Session:
@@ -213,6 +217,8 @@ class _Session:
         # what a listener of the application has begun
         self._raw.rollback()
         self._raw.autocommit = True
+        with self._cursor() as cursor:
+            self._may_prepare = _fetch(cursor, _MAY_PREPARE)[0][0]
         weakref.finalize(self, connection.invalidate)
         _open.add(self)
 
@@ -223,6 +229,8 @@ class _Session:
             yield cursor
 
     def roll_back_prepared(self) -> None:
+        if not self._may_prepare:
+            return
         with self._cursor() as cursor:
             for (identifier,) in _fetch(cursor, _PREPARED):
                 cursor.execute(f"ROLLBACK PREPARED {identifier}")
