@@ -6,9 +6,7 @@ package installed, and does not use it, imports nothing of it.
 
 from __future__ import annotations
 
-import sys
 from importlib import import_module
-from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -18,10 +16,12 @@ if TYPE_CHECKING:
     from qapla_db.testing.migrations import migration_tests as migration_tests
     from qapla_db.testing.queries import assert_queries as assert_queries
     from qapla_db.testing.queries import no_lazy_loads as no_lazy_loads
-    from qapla_db.testing.sandbox import sandbox as sandbox
+    from qapla_db.testing.sandboxes.lanes import SandboxWarning as SandboxWarning
+    from qapla_db.testing.sandboxes.sandbox import sandbox as sandbox
 
 __all__ = [
     "BaseApplicationFixture",
+    "SandboxWarning",
     "assert_queries",
     "fixtures_for",
     "migration_tests",
@@ -32,10 +32,12 @@ __all__ = [
 
 _MODULES = {
     "BaseApplicationFixture": "fixture",
+    "SandboxWarning": "sandboxes.lanes",
     "assert_queries": "queries",
     "fixtures_for": "functions",
     "migration_tests": "migrations",
     "no_lazy_loads": "queries",
+    "sandbox": "sandboxes.sandbox",
     "session_of": "current",
 }
 
@@ -44,20 +46,3 @@ def __getattr__(name: str) -> Any:
     if name in _MODULES:
         return getattr(import_module(f"{__name__}.{_MODULES[name]}"), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-
-
-class _Door(ModuleType):
-    """Keeps the name ``sandbox`` for the function; importing the module of that name takes it."""
-
-    @property
-    def sandbox(self) -> Any:
-        from qapla_db.testing.sandbox import sandbox
-
-        return sandbox
-
-    @sandbox.setter
-    def sandbox(self, module: ModuleType) -> None:
-        """Ignore what the import system sets after it has loaded the submodule."""
-
-
-sys.modules[__name__].__class__ = _Door

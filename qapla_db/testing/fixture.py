@@ -10,10 +10,11 @@ import pytest
 from qapla_db.application import DatabaseApplication
 from qapla_db.registry import Databases
 from qapla_db.session import Session
+from qapla_db.testing.applications import application_of, web_client
 from qapla_db.testing.class_data import fill
 from qapla_db.testing.current import offered
 from qapla_db.testing.marks import needs_of, reported_by
-from qapla_db.testing.run import TestRun, application_of, web_client
+from qapla_db.testing.run import TestRun
 
 if TYPE_CHECKING:
     from qapla_db.testing.migrations.rehearsal import Rehearse

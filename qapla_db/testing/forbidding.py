@@ -9,7 +9,7 @@ from qapla_db.database import Database
 from qapla_db.errors import DatabaseNotNamed
 from qapla_db.testing.guarding import RefusingPool
 from qapla_db.testing.places import place
-from qapla_db.testing.sandbox import pool_installed
+from qapla_db.testing.sandboxes.sandbox import pool_installed
 
 __all__ = ["forbidden"]
 

@@ -10,9 +10,10 @@ import pytest
 
 from qapla_db.application import DatabaseApplication
 from qapla_db.session import Session
+from qapla_db.testing.applications import application_of, web_client
 from qapla_db.testing.current import offered
 from qapla_db.testing.marks import needs_of, reported_by
-from qapla_db.testing.run import TestRun, application_of, web_client
+from qapla_db.testing.run import TestRun
 
 __all__ = ["Fixtures", "fixtures_for"]
 

@@ -11,7 +11,7 @@ from sqlalchemy.pool import NullPool, Pool, PoolProxiedConnection
 from qapla_db.database import Database
 from qapla_db.errors import QaplaError, SandboxError
 from qapla_db.testing.places import place
-from qapla_db.testing.sandbox import root_engine
+from qapla_db.testing.sandboxes.sandbox import root_engine
 
 __all__ = ["Guard", "RefusingPool"]
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from qapla_db.errors import Misuse
-from qapla_db.testing.run import Needs, TestRun
+from qapla_db.testing.isolation import Needs
+from qapla_db.testing.run import TestRun
 
 __all__ = ["STRICT", "needs_of", "reported_by"]
 

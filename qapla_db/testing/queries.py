@@ -17,7 +17,7 @@ from sqlalchemy.orm import ORMExecuteState, Session
 from qapla_db.errors import Misuse, UnexpectedQueries
 from qapla_db.testing.listening import Listeners
 from qapla_db.testing.places import library_frames, place
-from qapla_db.testing.statements import parse
+from qapla_db.testing.sandboxes.statements import parse
 
 __all__ = ["Queries", "Query", "assert_queries", "no_lazy_loads", "recorded"]
 

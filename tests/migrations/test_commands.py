@@ -20,7 +20,7 @@ from qapla_db.errors import (
     SettingMissing,
 )
 from qapla_db.migrations import current, downgrade, migrate, recreate
-from qapla_db.testing.sandbox import sandbox
+from qapla_db.testing.sandboxes.sandbox import sandbox
 from tests.conftest import FreshURL
 from tests.migrations.conftest import MakeProject
 from tests.migrations.project import Project, rows, tables

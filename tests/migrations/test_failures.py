@@ -11,7 +11,7 @@ from alembic.config import Config
 
 from qapla_db.errors import MigrationError, MigrationIncomplete, SessionConflict
 from qapla_db.migrations import current, migrate
-from qapla_db.testing.sandbox import sandbox
+from qapla_db.testing.sandboxes.sandbox import sandbox
 from tests.conftest import FreshURL
 from tests.migrations.conftest import MakeProject
 from tests.migrations.project import Project, rows, tables

@@ -20,7 +20,7 @@ from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 from qapla_db import Database
 from qapla_db.errors import InvalidRow
 from qapla_db.query.bulk import FEW, bulk_insert
-from qapla_db.testing.sandbox import sandbox
+from qapla_db.testing.sandboxes.sandbox import sandbox
 from tests.support import make_application
 
 

@@ -8,7 +8,7 @@ import pytest
 import sqlalchemy as sa
 from sqlalchemy import orm
 
-from qapla_db.testing.sandbox import SandboxWarning, sandbox
+from qapla_db.testing.sandboxes.sandbox import SandboxWarning, sandbox
 from tests.testing.world import (
     Item,
     World,

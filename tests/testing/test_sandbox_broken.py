@@ -11,7 +11,7 @@ import pytest
 import sqlalchemy as sa
 
 from qapla_db.errors import SandboxBroken, SandboxError
-from qapla_db.testing.sandbox import sandbox
+from qapla_db.testing.sandboxes.sandbox import sandbox
 from tests.testing.world import (
     SECONDS,
     Item,
@@ -168,7 +168,6 @@ def test_the_door_is_lazy() -> None:
     program = (
         "import sys, qapla_db.testing as door\n"
         "assert 'sqlalchemy' not in sys.modules and 'pytest' not in sys.modules\n"
-        "import qapla_db.testing.sandbox\n"
         "from qapla_db.testing import sandbox\n"
         "assert callable(sandbox) and sandbox.__name__ == 'sandbox', sandbox\n"
         "assert not hasattr(door, 'nothing')\n"

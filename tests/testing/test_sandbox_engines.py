@@ -13,7 +13,7 @@ from sqlalchemy import event, pool
 from sqlalchemy.engine import Connection
 
 from qapla_db.errors import InvalidArgument, SandboxError
-from qapla_db.testing.sandbox import SandboxPool, sandbox
+from qapla_db.testing.sandboxes.sandbox import SandboxPool, sandbox
 from tests.testing.world import Item, World, make_world, statements
 
 INSERT = sa.insert(Item).values(name="one", amount=0)

@@ -12,7 +12,7 @@ import pytest
 import sqlalchemy as sa
 
 from qapla_db.errors import SandboxConflict
-from qapla_db.testing.sandbox import SandboxWarning, sandbox
+from qapla_db.testing.sandboxes.sandbox import SandboxWarning, sandbox
 from tests.testing.world import (
     SECONDS,
     SLOW,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from qapla_db.testing.statements import Kind, Statement, parse
+from qapla_db.testing.sandboxes.statements import Kind, Statement, parse
 
 KINDS = [
     ("SELECT 1", Kind.READ),

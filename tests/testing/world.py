@@ -13,7 +13,7 @@ import sqlalchemy as sa
 from sqlalchemy import event, orm, pool
 from sqlalchemy.engine import Connection, Engine
 
-from qapla_db.testing.sandbox import sandbox
+from qapla_db.testing.sandboxes.sandbox import sandbox
 from tests.support import plain_engine, wait_until
 
 SECONDS = 20.0

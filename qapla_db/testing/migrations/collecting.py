@@ -11,9 +11,9 @@ import pytest
 
 from qapla_db.application import DatabaseApplication, instances_of
 from qapla_db.errors import InvalidArgument, QaplaError, SettingMissing
+from qapla_db.testing.applications import application_of
 from qapla_db.testing.migrations.checks import CHECKS, explained
 from qapla_db.testing.migrations.trials import Trials
-from qapla_db.testing.run import application_of
 
 __all__ = ["migration_tests"]
 

@@ -9,9 +9,9 @@ import sqlalchemy as sa
 from sqlalchemy.engine import Connection, Engine
 
 from qapla_db.errors import SandboxError
-from qapla_db.testing.local_settings import changed_settings
-from qapla_db.testing.pinned import CANARY, SPARE, PinnedConnection
-from qapla_db.testing.statements import Kind
+from qapla_db.testing.sandboxes.local_settings import changed_settings
+from qapla_db.testing.sandboxes.pinned import CANARY, SPARE, PinnedConnection
+from qapla_db.testing.sandboxes.statements import Kind
 
 __all__ = ["pin", "supports"]
 

@@ -8,7 +8,7 @@ from typing import Any, ClassVar
 
 from sqlalchemy.engine import Connection, Engine
 
-from qapla_db.testing.statements import Kind
+from qapla_db.testing.sandboxes.statements import Kind
 
 __all__ = ["CANARY", "SPARE", "PinnedConnection"]
 

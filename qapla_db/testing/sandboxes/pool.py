@@ -13,8 +13,8 @@ from sqlalchemy.pool import ConnectionPoolEntry, PoolProxiedConnection, StaticPo
 from sqlalchemy.pool.base import _ConnectionRecord
 
 from qapla_db.errors import SandboxError
-from qapla_db.testing.lanes import Checkout, Lanes
-from qapla_db.testing.savepoints import REMEDY
+from qapla_db.testing.sandboxes.lanes import Checkout, Lanes
+from qapla_db.testing.sandboxes.savepoints import REMEDY
 
 __all__ = ["SandboxPool", "checkout_of"]
 

@@ -19,8 +19,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 from qapla_db.errors import SandboxBroken
-from qapla_db.testing.pinned import SPARE, PinnedConnection
 from qapla_db.testing.places import place
+from qapla_db.testing.sandboxes.pinned import SPARE, PinnedConnection
 
 __all__ = ["REMEDY", "Lane", "Savepoints"]
 

@@ -25,10 +25,10 @@ from weakref import ReferenceType
 from sqlalchemy.engine import Connection
 
 from qapla_db.errors import SandboxConflict, SandboxError
-from qapla_db.testing.pinned import PinnedConnection
-from qapla_db.testing.savepoints import REMEDY, Lane, Savepoints
-from qapla_db.testing.statements import Kind, Statement, parse
-from qapla_db.testing.turns import Turns
+from qapla_db.testing.sandboxes.pinned import PinnedConnection
+from qapla_db.testing.sandboxes.savepoints import REMEDY, Lane, Savepoints
+from qapla_db.testing.sandboxes.statements import Kind, Statement, parse
+from qapla_db.testing.sandboxes.turns import Turns
 
 __all__ = ["Checkout", "Lanes", "SandboxWarning"]
 

@@ -2,7 +2,7 @@
 
 While a sandbox is on, its engine has one connection, in a transaction that is
 rolled back at the end. Every SQLAlchemy transaction on that engine, of whatever
-thread, is a savepoint in it (:mod:`qapla_db.testing.lanes`): the code under
+thread, is a savepoint in it (:mod:`qapla_db.testing.sandboxes.lanes`): the code under
 test begins, commits and rolls back as ever, and afterwards nothing has happened.
 
 What no outer transaction can show: ``now()`` that advances, locks between
@@ -26,11 +26,11 @@ from sqlalchemy.engine.base import OptionEngine
 from sqlalchemy.pool import Pool, PoolProxiedConnection
 
 from qapla_db.errors import InvalidArgument, SandboxBroken, SandboxError
-from qapla_db.testing.drivers import pin, supports
-from qapla_db.testing.lanes import Lanes, SandboxWarning
-from qapla_db.testing.pinned import PinnedConnection
-from qapla_db.testing.pool import SandboxPool, checkout_of
-from qapla_db.testing.savepoints import REMEDY, Savepoints
+from qapla_db.testing.sandboxes.drivers import pin, supports
+from qapla_db.testing.sandboxes.lanes import Lanes, SandboxWarning
+from qapla_db.testing.sandboxes.pinned import PinnedConnection
+from qapla_db.testing.sandboxes.pool import SandboxPool, checkout_of
+from qapla_db.testing.sandboxes.savepoints import REMEDY, Savepoints
 
 __all__ = ["Sandbox", "SandboxPool", "SandboxWarning", "Sandboxable", "sandbox"]
 

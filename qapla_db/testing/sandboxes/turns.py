@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 
 from qapla_db.errors import SandboxConflict
-from qapla_db.testing.savepoints import REMEDY, Lane
+from qapla_db.testing.sandboxes.savepoints import REMEDY, Lane
 
 __all__ = ["Turns"]
 
