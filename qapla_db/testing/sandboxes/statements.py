@@ -55,6 +55,7 @@ _NESTING = re.compile(
 )
 _WRITES_INSIDE = re.compile(r"\b(?:insert|update|delete|merge)\b", re.IGNORECASE)
 _INTO_TABLE = re.compile(r"\binto\s+(?!@|outfile\b|dumpfile\b)", re.IGNORECASE)
+_SEVERAL = re.compile(r";\s*\S")
 _TEXTS = re.compile(r"'(?:[^']|'')*'|\"(?:[^\"]|\"\")*\"|`[^`]*`")
 _LOCKS = re.compile(
     r"\bfor\s+(?:no\s+key\s+|key\s+)?(?:update|share)\b|\block\s+in\s+share\s+mode\b",
@@ -90,12 +91,15 @@ def parse(statement: str) -> Statement:
 
 
 def _read_kind(word: str, body: str) -> Kind:
+    body = _TEXTS.sub("", body)
     if _LOCKS.search(body):
         return Kind.LOCK
-    if word in ("select", "with") and _INTO_TABLE.search(_TEXTS.sub("", body)):
+    if word in ("select", "with") and _INTO_TABLE.search(body):
         return Kind.DEFINE
     if word in ("with", "explain") and _WRITES_INSIDE.search(body):
         return Kind.WRITE
+    if _SEVERAL.search(body) or (word == "pragma" and "=" in body):
+        return Kind.OTHER
     return Kind.READ
 
 
