@@ -23,6 +23,8 @@ class _Psycopg(PinnedConnection):
     IDLE, ACTIVE, FAILED = 0, 1, 3
     COMMAND_OK = 1
 
+    READ_ONLY = "SET TRANSACTION READ ONLY"
+
     # the ones that are deferred by themselves, which SET CONSTRAINTS ALL has changed
     DEFERRED = (
         "SELECT string_agg(format('%I.%I', nspname, conname), ', ') FROM pg_catalog.pg_constraint "
@@ -107,7 +109,10 @@ class _Psycopg(PinnedConnection):
 
     def open(self, savepoint: str, *, read_only: bool) -> None:
         # the server forgets READ ONLY at the end of the savepoint
-        self.run(f"SAVEPOINT {savepoint}", *(["SET TRANSACTION READ ONLY"] if read_only else []))
+        self.run(f"SAVEPOINT {savepoint}", *([self.READ_ONLY] if read_only else []))
+
+    def restrict(self) -> None:
+        self.run(self.READ_ONLY)
 
     def commit(self, savepoint: str, spare: str = "") -> None:
         self.run(

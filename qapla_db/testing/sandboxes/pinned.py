@@ -128,6 +128,9 @@ class PinnedConnection(ABC):
         """Set a savepoint that stands for the beginning of a transaction."""
         self.run(f"SAVEPOINT {savepoint}")
 
+    def restrict(self) -> None:  # noqa: B027
+        """Let the transaction that the last savepoint stands for read only."""
+
     def release(self, savepoint: str) -> None:
         """Make what happened since a savepoint part of what was before it."""
         self.run(f"RELEASE SAVEPOINT {savepoint}")

@@ -141,17 +141,18 @@ class Savepoints:
 
     def _top(self, *, read_only: bool) -> str:
         """Return a savepoint after which nothing has happened."""
-        if self._spare and self._pinned.is_private and not read_only:
-            savepoint, self._spare = self._spare, ""
+        savepoint = self._spare or self._left
+        if not (savepoint and self._pinned.is_private):
+            self._clear_top()
+            savepoint = self.name()
+            self._pinned.open(savepoint, read_only=read_only)
             return savepoint
-        if self._left and self._pinned.is_private and not read_only:
-            savepoint, self._left = self._left, ""
+        if self._left:
             with self._intact():
                 self._pinned.back_to(savepoint)
-            return savepoint
-        self._clear_top()
-        savepoint = self.name()
-        self._pinned.open(savepoint, read_only=read_only)
+        if read_only:
+            self._pinned.restrict()
+        self._spare = self._left = ""
         return savepoint
 
     def _clear_top(self) -> None:
