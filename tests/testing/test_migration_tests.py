@@ -97,6 +97,7 @@ SECOND = {
     ),
     "reads": (READ, "op.execute('SELECT 1')"),
     "rows": ("op.execute('DELETE FROM ship')", INSERT),
+    "doubles": ("op.execute('INSERT INTO ship (id, name) SELECT id, name FROM ship')", "pass"),
     "middle": (INSERT, "raise NotImplementedError('the names are gone')"),
     "batch": (ALTER, ALTER.replace("30", "31").replace("40", "30").replace("31", "40")),
     "heads": (INSERT, DELETE),
@@ -183,6 +184,16 @@ def message(result: pytest.RunResult, name: str, check: str) -> str:
     return found[1]
 
 
+def full_and_short(result: pytest.RunResult, name: str) -> dict[str, list[str]]:
+    """Return the failed tests of a database that say why, and those that name each of them."""
+    found: dict[str, list[str]] = {}
+    for check in outcomes(result, "FAILED")[name]:
+        text = message(result, name, check)
+        match = re.search(rf"^{name}: the same error as (\w+), which failed first$", text, re.M)
+        found.setdefault(match[1] if match else check, []).append(check)
+    return {first: sorted(set(others) - {first}) for first, others in found.items()}
+
+
 def scratch_databases(kind: str, request: pytest.FixtureRequest) -> list[str]:
     """Return the scratch databases of these tests that a server has."""
     query = {
@@ -215,6 +226,7 @@ def test_each_check(project: Project) -> None:
         "apart": {"offline_sql"},
         "reads": {"offline_sql"},
         "rows": {"rehearsal"},
+        "doubles": {"rehearsal"},
         "strays": {"offline_sql"},
         "middle": {"up_down_up", "rehearsal"},
         "batch": {"models_match"},
@@ -223,6 +235,10 @@ def test_each_check(project: Project) -> None:
     skipped = {"oneway": {"up_down_up"}, "batch": {"offline_sql"}}
     assert skipped == outcomes(result, "SKIPPED")
     assert CHECKS == outcomes(result, "PASSED")["good"]
+
+    def file_of(name: str) -> Path:
+        return made.path / "migrations" / name / "versions" / "a2_.py"
+
     says = [
         ("bad", "from_nothing", "a1 -> a2"),
         ("slip", "from_nothing", "a2_.py, line 6: NameError: name 'nonsense' is not defined"),
@@ -236,12 +252,57 @@ def test_each_check(project: Project) -> None:
         ("middle", "up_down_up", "a3: when it is undone, table hangar is left over"),
         ("heads", "single_head", "there are 2 heads: a2, b2\nMerge them: qapla-db merge heads"),
         ("rows", "rehearsal", "lost rows: 100 of 100 rows of ship (by a2)"),
+        ("rows", "rehearsal", "such as '# qapla: loses rows of TABLE, REASON'"),
+        ("doubles", "rehearsal", "failed upgrade: UNIQUE constraint failed: ship.id"),
+        ("doubles", "rehearsal", f"Correct upgrade() of a2 ({file_of('doubles')}). What runs on"),
+        ("stuck", "rehearsal", f"Correct downgrade() of a2 ({file_of('stuck')}), or raise"),
+        ("left", "rehearsal", "Let downgrade() of the revisions undo all of upgrade()"),
     ]
     for name, check, text in says:
         assert text in message(result, name, check)
     assert "there is no way back from a2: the names are gone" in result.stdout.str()
     assert "During handling" not in result.stdout.str()
     assert "Traceback" not in result.stdout.str()
+
+
+BROKEN = ["bad", "slip", "torn", "lost"]
+"""Databases with an error that every test of theirs ends with, or all but the first."""
+
+
+def broken(project: Project) -> pytest.Pytester:
+    made = project("sqlite", *BROKEN, "good")
+    revision(made, "torn", "a2", "a1", "x = = 1", "pass")
+    revision(made, "lost", "a3", "a7", "pass", "pass")
+    return made
+
+
+def test_one_error(project: Project) -> None:
+    """An error that stops several tests is told by the first; the others name it in a line."""
+    result = run(broken(project))
+    others = sorted(CHECKS - {"single_head"})
+    reached = {"from_nothing": sorted({*others} - {"from_nothing"})}
+    assert [reached] * 2 == [full_and_short(result, name) for name in BROKEN[:2]]
+    assert [{"single_head": others}] * 2 == [full_and_short(result, name) for name in BROKEN[2:]]
+    assert CHECKS == outcomes(result, "PASSED")["good"]
+
+
+@pytest.mark.parametrize("check", sorted(CHECKS - {"single_head"}))
+def test_one_error_and_one_check(project: Project, check: str) -> None:
+    """A test that is run alone tells the error itself."""
+    result = run(broken(project), "-k", check)
+    assert [{check: []}] * 4 == [full_and_short(result, name) for name in BROKEN]
+    assert "a2_.py, line 6): no such table: nowhere" in message(result, "bad", check)
+    assert "a2_.py, line 6: NameError: name 'nonsense' is not" in message(result, "slip", check)
+    result.assert_outcomes(passed=1, failed=4, deselected=25)
+
+
+@pytest.mark.parametrize("seed", ["1", "2"])
+def test_one_error_in_any_order(project: Project, seed: str) -> None:
+    """Whichever test comes first, one tells the error."""
+    result = run(broken(project), "--randomly-seed", seed)
+    for name in BROKEN:
+        (first,) = full_and_short(result, name)
+        assert f"{name}: " in message(result, name, first)
 
 
 TYPES = {
@@ -332,10 +393,12 @@ def test_servers(
 
 
 def test_xdist(project: Project) -> None:
-    """Workers run them too, whichever tests a worker gets."""
-    result = run(project("sqlite", "good", "left"), "-n", "2")
-    result.assert_outcomes(passed=10, failed=2)
-    assert {"left": {"up_down_up", "rehearsal"}} == outcomes(result, "FAILED")
+    """Workers run them too, whichever tests a worker gets; each tells an error once."""
+    result = run(project("sqlite", "good", "left", "bad"), "-n", "2")
+    result.assert_outcomes(passed=11, failed=7)
+    others = CHECKS - {"single_head"}
+    assert {"left": {"up_down_up", "rehearsal"}, "bad": others} == outcomes(result, "FAILED")
+    assert len(full_and_short(result, "bad")) in (1, 2)
 
 
 def test_selection(project: Project) -> None:

@@ -17,8 +17,9 @@ from qapla_db.database import Database
 from qapla_db.errors import QaplaError
 from qapla_db.migrations.looking import command_for
 from qapla_db.migrations.position import script_of
+from qapla_db.migrations.rehearsal import rehearse
 from qapla_db.testing.migrations.offline import sql_of, unwritable
-from qapla_db.testing.migrations.rehearsal import rehearsed
+from qapla_db.testing.migrations.rehearsal import ROWS, before_head, expect_nothing
 from qapla_db.testing.migrations.trials import Trials
 
 __all__ = ["CHECKS", "explained"]
@@ -28,15 +29,23 @@ _REFUSED_FILES = "Revision .+ is (not present|present more than once)"
 
 
 @contextmanager
-def explained(database: Database) -> Iterator[None]:
-    """Let the test fail with what an error of the block says, without a traceback of ours."""
+def explained(trials: Trials, check: str) -> Iterator[None]:
+    """Let the test fail with what an error of the block says, without a traceback of ours.
+
+    What another test of the database has said is not said again: the line names that test.
+
+    :param check: the test's name.
+    """
     with warnings.catch_warnings():
         warnings.filterwarnings("error", _REFUSED_FILES, UserWarning)
         try:
             yield
         except Exception as error:
-            message = _message(database, error)
-            if message is None:
+            message = _message(trials.database, error)
+            first = trials.told.setdefault(message or repr(error), check)
+            if first != check:
+                message = f"{trials.database.name}: the same error as {first}, which failed first"
+            elif message is None:
                 raise
             raise pytest.fail.Exception(message, pytrace=False) from None
 
@@ -119,7 +128,7 @@ def _offline_sql(trials: Trials) -> None:
     database = trials.database
     command = command_for(database, "sql", "base:head")
     leave_out = "or leave this test out: migration_tests(..., skip=['offline_sql'])"
-    sql, found = _written(database)
+    sql, found = _written(trials)
     if found:
         if database.backend.name == "sqlite" and all("is made anew" in one for one in found):
             pytest.skip(
@@ -142,11 +151,13 @@ def _offline_sql(trials: Trials) -> None:
         )
 
 
-def _written(database: Database) -> tuple[list[str], list[str]]:
+def _written(trials: Trials) -> tuple[list[str], list[str]]:
     """Return the SQL of all revisions, or else what cannot be written down."""
+    database = trials.database
     try:
         return sql_of(database), []
     except Exception:
+        trials.online()  # what fails in any case is told as such
         found = unwritable(database)
         if not found:
             raise
@@ -154,8 +165,17 @@ def _written(database: Database) -> tuple[list[str], list[str]]:
 
 
 def _rehearsal(trials: Trials) -> None:
+    database = trials.database
+    start = before_head(database)
+    try:
+        report = rehearse(database, start=start, rows=ROWS)
+    except Exception:
+        trials.online()  # what fails without rows too is told as such
+        raise
+    if any(one.kind == "failed upgrade" for one in report.findings):
+        trials.online()
     # what the models want is told by another test
-    rehearsed(trials.database, but=["models"])
+    expect_nothing(database, report, start, but=["models"])
 
 
 CHECKS: Mapping[str, Callable[[Trials], None]] = {

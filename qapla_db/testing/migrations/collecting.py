@@ -195,7 +195,7 @@ class MigrationTest(pytest.Item):
     def runtest(self) -> None:
         parent: Any = self.parent
         trials = parent.trials()
-        with explained(trials.database):
+        with explained(trials, self.name):
             CHECKS[self.name](trials)
 
     def reportinfo(self) -> tuple[Path, int | None, str]:

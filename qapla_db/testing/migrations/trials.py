@@ -30,10 +30,12 @@ class Trials:
     was upgraded from nothing stays for what is tried next, until :meth:`close`.
 
     :param database: a prepared database; it need not exist.
+    :ivar told: the errors that tests have failed with, and which test was the first.
     """
 
     def __init__(self, database: Database) -> None:
         self.database = database
+        self.told: dict[str, str] = {}
         self._known: dict[str, Any] = {}
         self._open = ExitStack()
         self._at_head: Shadow | None = None
