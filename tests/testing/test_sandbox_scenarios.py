@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, nullcontext, suppress
 
 import pytest
 import sqlalchemy as sa
@@ -250,9 +250,34 @@ def test_alembic_on_mariadb_is_caught(mariadb: World) -> None:
             connection.exec_driver_sql("ALTER TABLE item DROP COLUMN IF EXISTS note")
 
 
+def by_driver(session: orm.Session, name: str) -> None:
+    """Store an item by a cursor of the driver."""
+    cursor = session.connection().connection.cursor()
+    cursor.execute(f"INSERT INTO item (name, amount) VALUES ('{name}', 1)")  # noqa: S608
+    cursor.close()
+
+
+@pytest.mark.parametrize("writes", [False, True])
+def test_a_commit_by_the_driver_above_another_session(world: World, writes: bool) -> None:
+    """It stays when a session that only read is rolled back; one that wrote warns."""
+    with sandbox(world), world.session() as first, world.session() as second:
+        first.scalars(sa.select(Item.name)).all()
+        if writes:
+            first.add(Item(name="first"))
+            first.flush()
+        by_driver(second, "second")
+        second.commit()
+        with pytest.warns(SandboxWarning, match="undid what") if writes else nullcontext():
+            first.rollback()
+        assert [] == world.names() if writes else ["second"] == world.names()
+
+
 # --- any order at all
 
-ACTIONS = ["read", "write", "write", "commit", "rollback", "nested", "failing", "close", "raw"]
+ACTIONS = [
+    *("read", "write", "write", "commit", "rollback", "nested", "failing", "close"),
+    *("raw", "reader", "driver"),
+]
 STEPS = st.lists(st.tuples(st.integers(0, 3), st.sampled_from(ACTIONS)), min_size=1, max_size=25)
 
 
@@ -287,6 +312,18 @@ class Model:
         with self.world.engine.begin() as connection:
             connection.execute(sa.insert(Item).values(name=name, amount=1))
         self.committed.append(name)
+
+    def _reader(self, session: orm.Session, pending: list[str]) -> None:
+        with self.world.engine.connect() as connection:
+            connection = connection.execution_options(postgresql_readonly=True)
+            seen = connection.scalars(sa.select(Item.name)).all()
+        assert {*self.committed} <= {*seen}
+
+    def _driver(self, session: orm.Session, pending: list[str]) -> None:
+        name = next(self.names)
+        by_driver(session, name)
+        pending.append(name)
+        self._commit(session, pending)
 
     def _nested(self, session: orm.Session, pending: list[str]) -> None:
         nested = session.begin_nested()

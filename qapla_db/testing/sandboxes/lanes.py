@@ -18,7 +18,7 @@ import logging
 import warnings
 from collections import deque
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, NoReturn
 from weakref import ReferenceType
 
@@ -46,6 +46,8 @@ class Checkout:
     fairy: ReferenceType[Any] | None = None
     connection: ReferenceType[Connection] | None = None
     lane: Lane | None = None
+    cursors: dict[int, object] = field(default_factory=dict)
+    """Those of the driver that it gave out, and that are not SQLAlchemy's own."""
 
     def options(self) -> Mapping[str, Any]:
         """Return the execution options of the SQLAlchemy connection, if there is one."""
@@ -92,6 +94,7 @@ class Lanes:
         :param cursor: on which it does so.
         """
         with self.turn:
+            checkout.cursors.pop(id(cursor), None)
             self._pinned.is_used_by(cursor)
             lane = self._lane(checkout)
             try:
@@ -123,8 +126,17 @@ class Lanes:
         with self.turn:
             self._settle()
             lane, checkout.lane = checkout.lane, None
+            if checkout.cursors:
+                self._suspect(lane)
             if lane is not None:
                 self._commit(lane)
+
+    def _suspect(self, lane: Lane | None) -> None:
+        """Take a transaction for one that wrote: what was done by the driver is not known."""
+        self._savepoints.writes += 1
+        if lane is not None and lane.savepoint is not None:
+            lane.wrote = True
+            _overwrite(lane, self._savepoints.writers_above(lane))
 
     def rollback(self, checkout: Checkout) -> None:
         """Roll the transaction of a connection back."""
@@ -219,8 +231,7 @@ class Lanes:
         if not others:
             return None
         if kind.may_write:
-            for other in others:
-                other.overwritten = str(lane)
+            _overwrite(lane, others)
         if not self._pinned.failure_poisons:
             return None
         shield = self._savepoints.name()
@@ -376,6 +387,11 @@ class Lanes:
             f"before either had ended, and the first {what}; the one connection of the sandbox "
             f"cannot show this. End one before the other writes, or {REMEDY}"
         )
+
+
+def _overwrite(lane: Lane, others: list[Lane]) -> None:
+    for other in others:
+        other.overwritten = str(lane)
 
 
 def _tell(loss: SandboxConflict | SandboxWarning | None) -> None:

@@ -121,4 +121,6 @@ class _CursorOfLane:
 
     def __call__(self, *args: Any, **options: Any) -> Any:
         self.lanes.touch(self.checkout)
-        return self.raw.cursor(*args, **options)
+        cursor = self.raw.cursor(*args, **options)
+        self.checkout.cursors[id(cursor)] = cursor
+        return cursor
