@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from contextlib import suppress
 from typing import Any, ClassVar
 
 import sqlalchemy as sa
@@ -13,9 +14,12 @@ from qapla_db.backends.address import one_value
 from qapla_db.backends.base import NO_SETTINGS, Access, Backend, log
 from qapla_db.backends.sockets import detach_socket
 from qapla_db.backends.states import READ_ONLY, is_autocommit, is_sandboxed
+from qapla_db.errors import ServerError
 
-__all__ = ["MariaDBBackend", "MySQLBackend", "end_process"]
+__all__ = ["MariaDBBackend", "MySQLBackend", "drop_database", "end_process"]
 
+DROP_WAIT = 10
+"""Seconds to wait for the locks of others on a database that is dropped."""
 
 _IS_READ_ONLY = "qapla_db_session_is_read_only"
 _LOCK_WAIT_TIMEOUT = 1205
@@ -118,7 +122,7 @@ class MySQLBackend(Backend):
             for process, used in one.execute(users).all():
                 if used == stored:
                     end_process(one, process)
-            one.exec_driver_sql(f"DROP DATABASE IF EXISTS {_quoted(one, url.database)}")
+            drop_database(one, url.database or "", access.label)
             return True
 
     def error_code(self, error: BaseException) -> int | None:
@@ -203,6 +207,52 @@ def _stored_name(connection: Connection, name: str | None) -> str | None:
     query = sa.text("SELECT schema_name FROM information_schema.schemata WHERE schema_name = :name")
     found: str | None = connection.execute(query, {"name": name}).scalar()
     return found
+
+
+def drop_database(connection: Connection, name: str, label: str) -> None:
+    """Drop a database whose connections were ended.
+
+    :param connection: to the server, with autocommit.
+    :param name: the database's name on the server.
+    :param label: its name in the application, for messages.
+    :raises ServerError: others have kept locks on it for :data:`DROP_WAIT`, such as
+        a prepared transaction does, which no end of its connection ends.
+    """
+    wait = f"lock_wait_timeout = {DROP_WAIT}, innodb_lock_wait_timeout = {DROP_WAIT}"
+    connection.exec_driver_sql(f"SET SESSION {wait}")
+    quoted = "`" + name.replace("`", "``") + "`"
+    try:
+        connection.exec_driver_sql(
+            f"DROP DATABASE IF EXISTS {quoted}", execution_options={"no_parameters": True}
+        )
+    except sa.exc.DBAPIError as error:
+        if error.orig is None or error.orig.args[0] != _LOCK_WAIT_TIMEOUT:
+            raise
+        raise ServerError(
+            f"the database {label!r} ({name!r} on its server) cannot be dropped: others have kept "
+            f"locks on it for {DROP_WAIT} s. {_remedy(connection)}"
+        ) from error
+
+
+def _remedy(connection: Connection) -> str:
+    prepared: list[str] = []
+    with suppress(sa.exc.DBAPIError):  # not everybody may see them
+        found = connection.exec_driver_sql("XA RECOVER").all()
+        prepared = [_identifier(*row) for row in found]
+    if not prepared:
+        return "End what uses it (see SHOW PROCESSLIST and XA RECOVER) and try again"
+    # the server does not tell of which database they are
+    statements = ", ".join(f"XA ROLLBACK {one}" for one in prepared)
+    return (
+        "Prepared transactions keep theirs until somebody ends them; of these, end in a new "
+        f"session with autocommit those that nobody will commit: {statements}"
+    )
+
+
+def _identifier(format_id: int, first: int, second: int, data: str | bytes) -> str:
+    """Return how a statement names a prepared transaction, from a row of XA RECOVER."""
+    raw = data.encode() if isinstance(data, str) else data
+    return f"X'{raw[:first].hex()}',X'{raw[first : first + second].hex()}',{format_id}"
 
 
 def end_process(connection: Connection, process: Any) -> None:

@@ -13,7 +13,8 @@ import pytest
 import sqlalchemy as sa
 
 from qapla_db import Database
-from qapla_db.errors import SettingInvalid
+from qapla_db.backends import mysql
+from qapla_db.errors import ServerError, SettingInvalid
 from tests.support import WAIT, make_application
 
 FreshURL = Callable[[str], sa.URL]
@@ -146,3 +147,29 @@ def test_keyword_that_the_driver_does_not_take(mariadb_url: sa.URL, where: str) 
     app = make_application({"main": url}, settings={"db:main:options": options})
     with app, pytest.raises(SettingInvalid, match=r"'main'.*conect_timeout.*db:main:options"):
         app.dbs["main"].ping()
+
+
+def test_drop_waits_with_a_bound(database: Database, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A prepared transaction keeps a database from being dropped; the error names how to end it."""
+    monkeypatch.setattr(mysql, "DROP_WAIT", 1)
+    identifier = f"{database.settings.url.database}%"
+    with database.engine.connect() as connection:
+        raw: Any = connection.connection.dbapi_connection
+        cursor = raw.cursor()
+        for statement in (
+            f"XA START '{identifier}'",
+            "UPDATE item SET n = 'x'",
+            f"XA END '{identifier}'",
+            f"XA PREPARE '{identifier}'",
+        ):
+            cursor.execute(statement)
+        connection.invalidate()
+    end = f"XA ROLLBACK X'{identifier.encode().hex()}',X'',1"
+    try:
+        with pytest.raises(ServerError, match=r"'main'.* cannot be dropped: .* for 1 s") as caught:
+            database.drop(confirm="main")
+        assert end in str(caught.value)
+    finally:
+        with database.backend.administration(database.settings.url) as admin:
+            admin.exec_driver_sql(end)
+    assert database.drop(confirm="main")

@@ -14,8 +14,7 @@ from typing import Any
 
 import sqlalchemy as sa
 
-from qapla_db.backends.mysql import end_process
-from qapla_db.errors import ServerError
+from qapla_db.backends.mysql import drop_database, end_process
 from qapla_db.record import sharing
 from qapla_db.testing.templates.server import ServerTemplates
 
@@ -28,18 +27,18 @@ _COUNTER = re.compile(r" AUTO_INCREMENT=(\d+)")
 _NAME = re.compile(r"^CREATE DATABASE `(?:[^`]|``)*`")
 
 _GONE = (1049, 1146)
-_LOCKED = 1205
 
 RESTORE_WAIT = 2
 """Seconds that restoring waits for locks of others, before the database is made anew."""
-
-DROP_WAIT = 10
-"""Seconds that dropping waits for them."""
 
 # statements show names and literals in one way, and all times are told from each other
 _AS_IT_IS = (
     "SET SESSION foreign_key_checks = 0, unique_checks = 0, time_zone = '+00:00', "
     "sql_mode = 'NO_AUTO_VALUE_ON_ZERO'"
+)
+
+_NO_LONG_WAIT = (
+    f"SET SESSION lock_wait_timeout = {RESTORE_WAIT}, innodb_lock_wait_timeout = {RESTORE_WAIT}"
 )
 
 # the server compares names without their case, also where they differ in nothing else
@@ -128,7 +127,8 @@ class MySQLTemplates(ServerTemplates):
         with self.building():
             if self.find(digest) is None:
                 return False
-            self._drop()
+            self._end_connections()
+            self._drop(self.name)
             try:
                 self._copy(self.template(digest), self.name)
             except sa.exc.DBAPIError as error:
@@ -137,30 +137,6 @@ class MySQLTemplates(ServerTemplates):
                 raise
         self._digest = digest
         return True
-
-    def _drop(self) -> None:
-        self._end_connections()
-        self._wait_at_most(DROP_WAIT)
-        try:
-            self._run(f"DROP DATABASE IF EXISTS {self.quoted(self.name)}")
-        except sa.exc.DBAPIError as error:
-            if self._code(error) != _LOCKED:
-                raise
-            raise ServerError(
-                f"the test database {self.settings.name!r} at {self.settings.address} cannot be "
-                f"dropped: others have kept locks on it for {DROP_WAIT} s. {self._remedy()}"
-            ) from error
-
-    def _remedy(self) -> str:
-        prepared = [_identifier(*one) for one in self._all("XA RECOVER")]
-        if not prepared:
-            return "End the connections that use it (see SHOW PROCESSLIST)"
-        # the server does not tell of which database they are
-        statements = ", ".join(f"XA ROLLBACK {one}" for one in prepared)
-        return (
-            "Prepared transactions keep theirs until somebody ends them; if they were left by "
-            f"tests, execute in a new session with autocommit: {statements}"
-        )
 
     # --- copies
 
@@ -201,7 +177,10 @@ class MySQLTemplates(ServerTemplates):
         pattern = re.compile(f"{re.escape(self.template_prefix)}_template_[0-9a-f]{{12}}")
         for (name,) in self._all("SELECT schema_name FROM information_schema.schemata"):
             if pattern.fullmatch(name) and self.is_ours(self._description(name)):
-                self._run(f"DROP DATABASE IF EXISTS {self.quoted(name)}")
+                self._drop(name)
+
+    def _drop(self, name: str) -> None:
+        drop_database(self.connection, name, self.settings.name)
 
     def _description(self, template: str) -> str | None:
         found = self._scalar(
@@ -227,7 +206,7 @@ class MySQLTemplates(ServerTemplates):
             return False
         try:
             self._run(_AS_IT_IS)
-            self._wait_at_most(RESTORE_WAIT)
+            self._run(_NO_LONG_WAIT)
             for database in sharing(self.database):
                 database.dispose()
             self._end_connections()
@@ -317,11 +296,6 @@ class MySQLTemplates(ServerTemplates):
     def _run(self, statement: str) -> None:
         self.connection.exec_driver_sql(statement)
 
-    def _wait_at_most(self, seconds: int) -> None:
-        self._run(
-            f"SET SESSION lock_wait_timeout = {seconds}, innodb_lock_wait_timeout = {seconds}"
-        )
-
     def _end_connections(self) -> None:
         for (process,) in self._all(_CONNECTED, name=self.name):
             end_process(self.connection, process)
@@ -337,9 +311,3 @@ def _counter(definition: str) -> str:
 
 def _lock_name(name: str) -> str:
     return f"qapla_db_{hashlib.sha256(name.encode()).hexdigest()[:40]}"
-
-
-def _identifier(format_id: int, first: int, second: int, data: str | bytes) -> str:
-    """Return how a statement names a prepared transaction, from a row of XA RECOVER."""
-    raw = data.encode() if isinstance(data, str) else data
-    return f"X'{raw[:first].hex()}',X'{raw[first : first + second].hex()}',{format_id}"
