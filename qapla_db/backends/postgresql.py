@@ -17,15 +17,28 @@ from qapla_db.backends.sockets import detach_socket
 from qapla_db.backends.states import READ_ONLY, is_sandboxed
 from qapla_db.errors import ServerError
 
-__all__ = ["PostgreSQLBackend", "end_connections"]
+__all__ = ["PostgreSQLBackend", "drop_database", "end_connections", "ending_statements"]
 
 DROP_WAIT = 10.0
 """Seconds to wait for the connections of a database that is dropped."""
 
 _LIBPQ_DRIVERS = frozenset({"psycopg", "psycopg2", "psycopg2cffi"})
 _EMBEDDED_SOCKET = "/tmp/qapla_db-"
+_IN_USE = "55006"
 _STATEMENT_RUNS = 1  # libpq: PQTRANS_ACTIVE
 _IN_ERROR = 3  # libpq: PQTRANS_INERROR
+
+# what outlives connections and lets nobody drop a database, and how it ends
+_ENDING = {
+    "SELECT quote_literal(gid) FROM pg_catalog.pg_prepared_xacts "
+    "WHERE CAST(database AS text) = :name": ["ROLLBACK PREPARED {}"],
+    "SELECT quote_ident(subname) FROM pg_catalog.pg_subscription "
+    "JOIN pg_catalog.pg_database AS d ON d.oid = subdbid WHERE CAST(datname AS text) = :name": [
+        "ALTER SUBSCRIPTION {} DISABLE",
+        "ALTER SUBSCRIPTION {} SET (slot_name = NONE)",
+        "DROP SUBSCRIPTION {}",
+    ],
+}
 
 
 class PostgreSQLBackend(Backend):
@@ -120,16 +133,13 @@ class PostgreSQLBackend(Backend):
             if not _exists(connection, url.database):
                 return False
             end_connections(connection, url.database)
-            name = _quoted(connection, url.database)
-            # FORCE is for who connected since; with nobody there it costs nothing
-            connection.exec_driver_sql(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
+            drop_database(connection, url.database or "", access.label)
             return True
 
     # --- errors and broken states
 
     def error_code(self, error: BaseException) -> str | None:
-        code = getattr(error, "sqlstate", None) or getattr(error, "pgcode", None)
-        return code if isinstance(code, str) else None
+        return _sqlstate(error)
 
     def refuses_arguments(self, error: Exception) -> bool:
         # what the server says of a connection is an OperationalError
@@ -156,6 +166,11 @@ class PostgreSQLBackend(Backend):
     def orphan(self, dbapi_connection: Any) -> None:
         if not dbapi_connection.closed:
             detach_socket(dbapi_connection.fileno())
+
+
+def _sqlstate(error: BaseException | None) -> str | None:
+    code = getattr(error, "sqlstate", None) or getattr(error, "pgcode", None)
+    return code if isinstance(code, str) else None
 
 
 def _status(connection: Connection) -> int | None:
@@ -207,3 +222,44 @@ def end_connections(connection: Connection, name: str | None) -> None:
                 "Stop what uses them (see pg_stat_activity) and try again"
             )
         time.sleep(0.002)
+
+
+def drop_database(connection: Connection, name: str, label: str) -> None:
+    """Drop a database whose connections were ended.
+
+    :param connection: to the server, with autocommit.
+    :param name: the database's name on the server.
+    :param label: its name in the application, for messages.
+    :raises ServerError: it is used by what outlives connections, such as prepared
+        transactions and subscriptions.
+    """
+    quoted = '"' + name.replace('"', '""') + '"'
+    try:
+        # FORCE is for who connected since; with nobody there it costs nothing
+        connection.exec_driver_sql(
+            f"DROP DATABASE IF EXISTS {quoted} WITH (FORCE)",
+            execution_options={"no_parameters": True},
+        )
+    except sa.exc.DBAPIError as error:
+        if _sqlstate(error.orig) != _IN_USE:
+            raise
+        statements = "; ".join(ending_statements(connection, name))
+        advice = "Stop what uses it (see pg_stat_activity) and try again"
+        if statements:
+            advice = f"If nobody needs that, execute, connected to the database: {statements}"
+        raise ServerError(
+            f"the database {label!r} ({name!r} on its server) cannot be dropped: "
+            f"{' '.join(str(error.orig).split())} {advice}"
+        ) from error
+
+
+def ending_statements(connection: Connection, name: str) -> list[str]:
+    """Return what ends, in a database, all that lets nobody drop it and outlives connections.
+
+    Slots that subscriptions have on other servers stay there.
+    """
+    found: list[str] = []
+    for query, statements in _ENDING.items():
+        for (left,) in connection.execute(sa.text(query), {"name": name}):
+            found += [statement.format(left) for statement in statements]
+    return found

@@ -106,7 +106,9 @@ SELECT -2, 1, NULL, ROW(
         WHERE setdatabase = d.oid ORDER BY setrole),
     ARRAY(SELECT ROW(provider, label)::text FROM pg_catalog.pg_shseclabel
         WHERE objoid = d.oid AND classoid = 'pg_catalog.pg_database'::pg_catalog.regclass
-        ORDER BY provider))::text
+        ORDER BY provider),
+    ARRAY(SELECT ROW(subname, subenabled)::text FROM pg_catalog.pg_subscription
+        WHERE subdbid = d.oid ORDER BY subname))::text
 FROM pg_catalog.pg_database AS d WHERE datname = pg_catalog.current_database()
 """
 

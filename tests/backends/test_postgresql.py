@@ -11,6 +11,9 @@ import pytest
 import sqlalchemy as sa
 
 from qapla_db import Database
+from qapla_db.backends import embedded_server
+from qapla_db.errors import ServerError
+from tests import servers
 from tests.support import WAIT, make_application
 
 
@@ -145,3 +148,51 @@ def test_database_postgres(postgresql_url: sa.URL) -> None:
     with prepare(postgresql_url.set(database="postgres")) as app:
         assert app.dbs["main"].exists()
         assert not app.dbs["main"].create()
+
+
+LEFT = {
+    "transaction": (
+        ["BEGIN", "CREATE TABLE more (id int)", "PREPARE TRANSACTION '50% it''s'"],
+        ["ROLLBACK PREPARED '50% it''s'"],
+    ),
+    "subscription": (
+        ["CREATE SUBSCRIPTION \"50% s\" CONNECTION '' PUBLICATION p WITH (connect = false)"],
+        [
+            'ALTER SUBSCRIPTION "50% s" DISABLE',
+            'ALTER SUBSCRIPTION "50% s" SET (slot_name = NONE)',
+            'DROP SUBSCRIPTION "50% s"',
+        ],
+    ),
+}
+
+
+@pytest.fixture(scope="module")
+def preparing_url() -> Iterator[sa.URL]:
+    """A server whose transactions can be prepared."""
+    with servers.directory("preparing") as home:
+        options = {"fsync": "off", "max_prepared_transactions": "4"}
+        yield embedded_server.start(home / "data", options).url()
+        embedded_server.stop(home / "data")
+
+
+@pytest.mark.parametrize("what", LEFT)
+def test_what_lets_nobody_drop_a_database(preparing_url: sa.URL, what: str) -> None:
+    """What outlives connections and uses a database is named, with the statements that end it."""
+    statements, ending = LEFT[what]
+
+    def execute(statements: list[str]) -> None:
+        with database.backend.administration(url, url) as connection:
+            for statement in statements:
+                options = {"no_parameters": True}
+                connection.exec_driver_sql(statement, execution_options=options)
+
+    url = preparing_url.set(database="used_test")
+    with prepare(url) as app:
+        database = app.dbs["main"]
+        database.create()
+        execute(statements)
+        with pytest.raises(ServerError, match=rf"'main'.*'used_test'.*{what}") as caught:
+            database.drop(confirm="main")
+        assert str(caught.value).endswith(f"the database: {'; '.join(ending)}")
+        execute(ending)
+        assert database.drop(confirm="main")

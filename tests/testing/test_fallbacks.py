@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
 
+from qapla_db.backends import embedded_server
+from tests import servers
 from tests.conftest import FreshURL
 from tests.support import plain_engine
 from tests.testing.projects import REVISION, Project, make_project
@@ -174,5 +177,49 @@ def test_two_names_of_one_database(fresh_url: FreshURL, tmp_path: Path) -> None:
             assert "4 passed" in project.run(_tests("").replace("Amar", "Koraga"))
         assert ["main", "audit"] == project.migrated
         assert 2 == len(project.databases()), "the database and one template"
+    finally:
+        project.drop_all()
+
+
+LEFT = """
+def execute(*statements):
+    with application.dbs["main"].engine.connect() as connection:
+        by_itself = connection.execution_options(isolation_level="AUTOCOMMIT")
+        return [by_itself.exec_driver_sql(statement) for statement in statements][-1]
+
+@pytest.mark.real_commit
+class TestLeft(ShipFixture):
+    def test_transaction(self):
+        execute("BEGIN", "DELETE FROM ship", "PREPARE TRANSACTION '50%% it''s'")
+
+    def test_subscription(self):
+        assert SEED == names()
+        assert 0 == execute("SELECT count(*) FROM pg_prepared_xacts").scalar()
+        execute("CREATE SUBSCRIPTION s CONNECTION '' PUBLICATION p WITH (connect = false)")
+
+    def test_nothing_is_left(self):
+        assert SEED == names()
+        assert 0 == execute("SELECT count(*) FROM pg_subscription").scalar()
+"""
+
+
+@pytest.fixture(scope="module")
+def preparing_url() -> Iterator[sa.URL]:
+    """A server whose transactions can be prepared."""
+    with servers.directory("preparing") as home:
+        options = {"fsync": "off", "max_prepared_transactions": "4"}
+        yield embedded_server.start(home / "data", options).url()
+        embedded_server.stop(home / "data")
+
+
+@pytest.mark.parametrize("what", [None, "a materialized view"])
+def test_what_outlives_sessions(preparing_url: sa.URL, tmp_path: Path, what: str | None) -> None:
+    """Prepared transactions and subscriptions are undone, where rows are restored and copied."""
+    urls = {one: preparing_url.set(database=f"fresh_test_{one}") for one in ("main", "audit")}
+    project = make_project(tmp_path, urls)
+    if what is not None:
+        _with(project, POSTGRESQL[what][0])
+    try:
+        assert "3 passed" in project.run(LEFT)
     finally:
         project.drop_all()

@@ -107,6 +107,12 @@ class Templates(ABC):
         """Make the rows what they were; False when that cannot be, and a copy is needed."""
         return False
 
+    def make_droppable(self) -> None:  # noqa: B027
+        """End what a test has left in the database that outlives connections and lets none drop it.
+
+        Of one that is dropped next.
+        """
+
     def reconnect(self) -> None:  # noqa: B027
         """Connect again, and reserve the database again, after the connection was ended.
 

@@ -11,11 +11,12 @@ import re
 import time
 import zlib
 from collections.abc import Mapping
+from contextlib import suppress
 from functools import cached_property
 
 import sqlalchemy as sa
 
-from qapla_db.backends.postgresql import end_connections
+from qapla_db.backends.postgresql import drop_database, end_connections, ending_statements
 from qapla_db.errors import ServerError
 from qapla_db.owners import is_abandoned, new_token
 from qapla_db.testing.snapshot import Snapshot
@@ -47,6 +48,7 @@ WHERE starts_with(datname, :prefix)
 _BESIDE = """
 SELECT datacl IS NOT NULL OR EXISTS (
     SELECT FROM pg_catalog.pg_db_role_setting WHERE setdatabase = d.oid)
+OR EXISTS (SELECT FROM pg_catalog.pg_subscription WHERE subdbid = d.oid)
 FROM pg_catalog.pg_database AS d WHERE datname = :name
 """
 
@@ -91,7 +93,11 @@ class PostgreSQLTemplates(ServerTemplates):
         self.database.dispose()
         self._snapshot = None
         end_connections(self.connection, self.name)
-        self._drop(self.name)
+        try:
+            self._drop(self.name)
+        except ServerError:
+            self.make_droppable()
+            self._drop(self.name)
         try:
             self._copy(self.template(digest), self.name)
         except sa.exc.DBAPIError as error:
@@ -146,7 +152,20 @@ class PostgreSQLTemplates(ServerTemplates):
         )
         if self.connection.execute(is_template, {"name": name}).scalar():
             self.connection.exec_driver_sql(f"ALTER DATABASE {quoted} IS_TEMPLATE false")
-        self.connection.exec_driver_sql(f"DROP DATABASE IF EXISTS {quoted} WITH (FORCE)")
+        drop_database(self.connection, name, self.settings.name)
+
+    def make_droppable(self) -> None:
+        statements = ending_statements(self.connection, self.name)
+        if not statements:
+            return
+        settings = self.settings
+        with settings.backend.administration(
+            settings.url, settings.url, settings.access
+        ) as connection:
+            for statement in statements:
+                # what this user may not end is named by who drops the database
+                with suppress(sa.exc.DBAPIError):
+                    connection.exec_driver_sql(statement, execution_options={"no_parameters": True})
 
     # --- rows
 
