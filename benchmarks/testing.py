@@ -54,9 +54,17 @@ class Way:
         return self.needs is None or find_spec(self.needs[1]) is not None
 
 
+def _django(title: str, part: str) -> Way:
+    return Way(
+        title,
+        ("shared", "django", part),
+        ("pytest_django.plugin",),
+        base="django",
+        needs=("pytest-django Django", "pytest_django"),
+    )
+
+
 _OURS = ("qapla_db.testing.plugin",)
-_DJANGO = ("pytest_django.plugin",)
-_PYTEST_DJANGO = ("pytest-django Django", "pytest_django")
 
 WAYS = {
     "none": Way("no isolation", ("shared", "qapla", "none"), _OURS),
@@ -71,20 +79,8 @@ WAYS = {
         needs=("pytest-postgresql", "pytest_postgresql"),
         rounds=1,
     ),
-    "django": Way(
-        "Django, no isolation",
-        ("shared", "django", "django_none"),
-        _DJANGO,
-        base="django",
-        needs=_PYTEST_DJANGO,
-    ),
-    "pytest-django": Way(
-        "pytest-django, TestCase",
-        ("shared", "django", "pytest_django"),
-        _DJANGO,
-        base="django",
-        needs=_PYTEST_DJANGO,
-    ),
+    "django": _django("Django, no isolation", "django_none"),
+    "pytest-django": _django("pytest-django, TestCase", "pytest_django"),
 }
 
 LOSING = ("reader", "rollback", "thread", "begin", "autocommit", "ddl")

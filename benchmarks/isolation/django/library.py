@@ -1,18 +1,14 @@
-"""The scenarios of SQLAlchemy's ways, where Django has something like it."""
+"""Django for the scenarios, and those that have words of its own, where it has the like."""
 
 from __future__ import annotations
 
-import threading
 import time
 from typing import Any
 
 import pytest
 from django.db import IntegrityError, connection, transaction
 from django.db.models.functions import Now
-from planets.models import PLANETS
-from scenarios import AGAIN, ALL
-
-tables = dict(zip(ALL, PLANETS[1:], strict=False))
+from planets.models import PLANETS as PLANETS
 
 
 def store(table: Any, name: str = "Qo'noS", **values: object) -> int:
@@ -24,26 +20,26 @@ def count(table: Any) -> Any:
     return table.objects.count()
 
 
+def execute(statement: str) -> None:
+    with connection.cursor() as cursor:
+        cursor.execute(statement)
+
+
+def scalar(statement: str) -> Any:
+    with connection.cursor() as cursor:
+        cursor.execute(statement)
+        return cursor.fetchone()[0]
+
+
+def leave_thread() -> None:
+    connection.close()
+
+
 def rollback(table: Any) -> None:
     store(table)
     with pytest.raises(IntegrityError):
         store(table)
     assert count(table) == 1
-
-
-def thread(table: Any) -> None:
-    store(table)
-    found = []
-
-    def work() -> None:
-        found.append(count(table))
-        store(table, "Rura Penthe")
-        connection.close()
-
-    worker = threading.Thread(target=work)
-    worker.start()
-    worker.join()
-    assert (found, count(table)) == ([1], 2)
 
 
 def begin(table: Any) -> None:
@@ -53,16 +49,8 @@ def begin(table: Any) -> None:
     assert count(table) == 2
 
 
-def autocommit(table: Any) -> None:
-    store(table)
-    with connection.cursor() as cursor:
-        cursor.execute("INSERT INTO table_5 (name) VALUES ('Rura Penthe')")
-    assert count(table) == 2
-
-
 def ddl(table: Any) -> None:
-    with connection.cursor() as cursor:
-        cursor.execute("CREATE TABLE made_by_a_test (id integer)")
+    execute("CREATE TABLE made_by_a_test (id integer)")
     store(table)
     assert count(table) == 1
 
@@ -88,26 +76,3 @@ def clock(table: Any) -> None:
             found.append(table.objects.annotate(now=Now()).first().now)
         time.sleep(0.001)
     assert found[0] < found[1]
-
-
-def numbers(table: Any) -> None:
-    assert store(table) == 1
-
-
-NAMES = [name for name in ALL if name in globals()]
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_it(name: str) -> None:
-    globals()[name](tables[name])
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_left(name: str) -> None:
-    assert count(tables[name]) == 0
-    if name == "ddl":
-        with connection.cursor() as cursor:
-            cursor.execute("SELECT to_regclass('made_by_a_test')")
-            assert cursor.fetchone() == (None,)
-    if name in AGAIN:
-        globals()[name](tables[name])
