@@ -2,28 +2,56 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from qapla_db.application import DatabaseApplication, instances_of
-from qapla_db.errors import AlreadyPrepared, ConfigurationError, Misuse
+from qapla_db.database import Database
+from qapla_db.errors import AlreadyPrepared, ConfigurationError, Misuse, UnknownDatabase
+from qapla_db.registry import Databases
 
-__all__ = ["application_of", "is_only", "web_client"]
+if TYPE_CHECKING:
+    from qapla_db.testing.migrations.rehearsal import Rehearse
+
+__all__ = [
+    "application_of",
+    "check_class",
+    "database_of",
+    "is_only",
+    "rehearsing",
+    "web_client",
+]
 
 
-def application_of(app_class: object, asked_by: str) -> DatabaseApplication:
+def check_class(
+    app_class: object, asked_by: str, argument: str = "app_class"
+) -> type[DatabaseApplication]:
+    """Return a class of applications.
+
+    :param asked_by: what was given the class, for messages.
+    :param argument: how it is called there.
+    :raises Misuse: it is something else.
+    """
+    if not (isinstance(app_class, type) and issubclass(app_class, DatabaseApplication)):
+        raise Misuse(
+            f"{asked_by} needs {argument}, a subclass of DatabaseApplication such as "
+            f"RotarranApplication, and not {app_class!r}"
+        )
+    return app_class
+
+
+def application_of(
+    app_class: object, asked_by: str, argument: str = "app_class"
+) -> DatabaseApplication:
     """Return the one application of a class that is to be tested.
 
     It is the one that the imported modules made; where there is none, a new one.
 
     :param asked_by: what was given the class, for messages.
+    :param argument: how it is called there.
     :raises Misuse: it is no class of applications, or there are several.
     :raises AlreadyPrepared: one is prepared for something else than tests.
     """
-    if not (isinstance(app_class, type) and issubclass(app_class, DatabaseApplication)):
-        raise Misuse(
-            f"{asked_by} needs APP_CLASS, a subclass of DatabaseApplication such as "
-            f"RotarranApplication, and not {app_class!r}"
-        )
+    app_class = check_class(app_class, asked_by, argument)
     living = [one for one in instances_of(app_class) if one.phase != "closed"]
     for one in living:
         if one.endpoint not in (None, "tests"):
@@ -38,6 +66,30 @@ def application_of(app_class: object, asked_by: str) -> DatabaseApplication:
             f"by {asked_by}; say which in make_application"
         )
     return living[0] if living else app_class()
+
+
+def database_of(dbs: Databases, key: str, asked_by: str) -> Database:
+    """Return the database of ``dbsession``.
+
+    :param asked_by: what names it, for messages.
+    :raises Misuse: there is none of that name.
+    """
+    try:
+        return dbs[key]
+    except UnknownDatabase as error:
+        names = " and ".join(map(repr, dbs)) or "none"
+        raise Misuse(
+            f"{asked_by} names the database {key!r}, and the application has no such one; "
+            f"it has {names}"
+        ) from error
+
+
+def rehearsing(application: DatabaseApplication) -> Rehearse:
+    """Return what rehearses upgrades of an application."""
+    # few tests rehearse, and none waits for what only these need
+    from qapla_db.testing.migrations.rehearsal import rehearse_with
+
+    return rehearse_with(application)
 
 
 def web_client(application: DatabaseApplication) -> Any:

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import pytest
 
 from qapla_db.application import DatabaseApplication
+from qapla_db.errors import Misuse
 from qapla_db.registry import Databases
 from qapla_db.session import Session
-from qapla_db.testing.applications import application_of, web_client
+from qapla_db.testing.applications import (
+    application_of,
+    database_of,
+    rehearsing,
+    web_client,
+)
 from qapla_db.testing.class_data import fill
 from qapla_db.testing.current import offered
 from qapla_db.testing.marks import needs_of, reported_by
@@ -49,6 +56,15 @@ class BaseApplicationFixture:
     ALLOWED_THREADS: ClassVar[tuple[str, ...]] = ()
     """Beginnings of the names of threads that a test may leave running."""
 
+    def __init_subclass__(cls, **options: Any) -> None:
+        """Refuse bases that would not do what they seem to.
+
+        :raises Misuse: one of them is ``unittest.TestCase``, or is written behind this class
+            and hidden by it.
+        """
+        super().__init_subclass__(**options)
+        _check_bases(cls)
+
     @classmethod
     def make_application(cls) -> DatabaseApplication:
         """Return the application to test.
@@ -56,7 +72,7 @@ class BaseApplicationFixture:
         It is the one object of ``APP_CLASS`` that the imported modules made, so
         that tasks and views use what the test uses; where there is none, a new one.
         """
-        return application_of(getattr(cls, "APP_CLASS", None), cls.__name__)
+        return application_of(getattr(cls, "APP_CLASS", None), cls.__name__, "APP_CLASS")
 
     @pytest.fixture(scope="class")
     @classmethod
@@ -78,13 +94,17 @@ class BaseApplicationFixture:
     @pytest.fixture(scope="class", autouse=True)
     @classmethod
     def _qapla_db_data(
-        cls, application: DatabaseApplication, qapla_db_run: TestRun
+        cls,
+        application: DatabaseApplication,
+        qapla_db_run: TestRun,
+        request: pytest.FixtureRequest,
     ) -> Iterator[None]:
-        if "set_up_data" not in {name for one in _own(cls) for name in vars(one)}:
+        if "set_up_data" not in _own_names(cls):
             yield
             return
-        database = application.dbs[cls.DATABASE_KEY]
-        with qapla_db_run.filled(application, lambda: fill(cls, database, cls.set_up_data)):
+        database = database_of(application.dbs, cls.DATABASE_KEY, _key_of(cls))
+        needs = needs_of(request.node, cls.DATABASE_KEY, strict=qapla_db_run.strict)
+        with qapla_db_run.filled(application, needs, lambda: fill(cls, database, cls.set_up_data)):
             yield
 
     @pytest.fixture(autouse=True)
@@ -95,7 +115,12 @@ class BaseApplicationFixture:
         request: pytest.FixtureRequest,
     ) -> Iterator[None]:
         self._qapla_db_request = request
-        needs = needs_of(request.node, self.DATABASE_KEY, allowed_threads=self.ALLOWED_THREADS)
+        needs = needs_of(
+            request.node,
+            self.DATABASE_KEY,
+            strict=qapla_db_run.strict,
+            allowed_threads=self.ALLOWED_THREADS,
+        )
         with (
             reported_by(qapla_db_run, request.config).isolated(application, needs),
             offered(self.DATABASE_KEY, lambda: request.getfixturevalue("dbsession")),
@@ -110,7 +135,7 @@ class BaseApplicationFixture:
     @pytest.fixture
     def dbsession(self, dbplugin: Databases) -> Iterator[Session]:
         """A session of the database ``DATABASE_KEY``, closed at the end of the test."""
-        with dbplugin[self.DATABASE_KEY].session() as session:
+        with database_of(dbplugin, self.DATABASE_KEY, _key_of(type(self))).session() as session:
             yield session
 
     @pytest.fixture
@@ -126,10 +151,7 @@ class BaseApplicationFixture:
     @pytest.fixture
     def rehearse(self, application: DatabaseApplication) -> Rehearse:
         """Rehearses an upgrade: ``rehearse("main", rows=1000)``; see ``rehearse_with``."""
-        # few tests rehearse, and none waits for what only these need
-        from qapla_db.testing.migrations.rehearsal import rehearse_with
-
-        return rehearse_with(application)
+        return rehearsing(application)
 
     @pytest.fixture
     def testapp(self, application: DatabaseApplication) -> Any:
@@ -137,5 +159,34 @@ class BaseApplicationFixture:
         return web_client(application)
 
 
-def _own(cls: type[BaseApplicationFixture]) -> tuple[type, ...]:
-    return cls.__mro__[: cls.__mro__.index(BaseApplicationFixture)]
+_MEANT = ("set_up_data", "make_application", "DATABASE_KEY", "ALLOWED_THREADS")
+"""What this class has only for its subclasses to define anew."""
+
+
+def _check_bases(cls: type[BaseApplicationFixture]) -> None:
+    unittest = sys.modules.get("unittest")  # who derives from its class has imported it
+    if unittest is not None and issubclass(cls, unittest.TestCase):
+        raise Misuse(
+            f"{cls.__name__} derives from unittest.TestCase and from BaseApplicationFixture, and "
+            "pytest gives the tests of a TestCase no fixtures; drop TestCase, or keep it alone and "
+            "assign fixtures_for(...).isolation in a conftest.py, which isolates its tests"
+        )
+    own = _own_names(cls)
+    for base in cls.__mro__[cls.__mro__.index(BaseApplicationFixture) + 1 :]:
+        for name in _MEANT:
+            if name in vars(base) and name not in own:
+                raise Misuse(
+                    f"{cls.__name__} would not have {base.__name__}.{name}, for "
+                    f"BaseApplicationFixture comes before {base.__name__} and has one, too; write "
+                    f"the mixin first: class {cls.__name__}({base.__name__}, ...)"
+                )
+
+
+def _own_names(cls: type[BaseApplicationFixture]) -> set[str]:
+    """Return the names that are defined below this class."""
+    own = cls.__mro__[: cls.__mro__.index(BaseApplicationFixture)]
+    return {name for one in own for name in vars(one)}
+
+
+def _key_of(cls: type[BaseApplicationFixture]) -> str:
+    return f"DATABASE_KEY of {cls.__name__}"

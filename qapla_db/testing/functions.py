@@ -9,8 +9,15 @@ from typing import Any, NamedTuple
 import pytest
 
 from qapla_db.application import DatabaseApplication
+from qapla_db.errors import Misuse
 from qapla_db.session import Session
-from qapla_db.testing.applications import application_of, web_client
+from qapla_db.testing.applications import (
+    application_of,
+    check_class,
+    database_of,
+    rehearsing,
+    web_client,
+)
 from qapla_db.testing.current import offered
 from qapla_db.testing.marks import needs_of, reported_by
 from qapla_db.testing.run import TestRun
@@ -63,7 +70,16 @@ def fixtures_for(
     :param database_key: the name of the database of ``dbsession``.
     :param make_application: returns the application, where several objects of the class exist.
     :param allowed_threads: beginnings of the names of threads that a test may leave running.
+    :raises Misuse: the first is no class of applications, or the second no name.
     """
+    check_class(app_class, "fixtures_for()")
+    if not isinstance(database_key, str):
+        raise Misuse(
+            "fixtures_for() needs the name of a database as database_key, such as 'main', "
+            f"and not {database_key!r}"
+        )
+
+    asked_by = f"fixtures_for({app_class.__name__}, {database_key!r})"
 
     @contextmanager
     def tested(request: pytest.FixtureRequest, run: TestRun) -> Iterator[DatabaseApplication]:
@@ -73,7 +89,9 @@ def fixtures_for(
         else:
             found = make_application()
         run.prepare(found)
-        needs = needs_of(request.node, database_key, allowed_threads=allowed_threads)
+        needs = needs_of(
+            request.node, database_key, strict=run.strict, allowed_threads=allowed_threads
+        )
         with run.isolated(found, needs):
             yield found
 
@@ -91,7 +109,7 @@ def fixtures_for(
     def dbsession(request: pytest.FixtureRequest, qapla_db_run: TestRun) -> Iterator[Session]:
         with (
             tested(request, qapla_db_run) as app,
-            app.dbs[database_key].session() as session,
+            database_of(app.dbs, database_key, asked_by).session() as session,
             offered(database_key, lambda: session),
         ):
             yield session
@@ -103,13 +121,6 @@ def fixtures_for(
         dbsession=dbsession,
         settings=fixture(lambda app: app.settings),
         paths=fixture(lambda app: app.paths),
-        rehearse=fixture(_rehearse_with),
+        rehearse=fixture(rehearsing),
         testapp=fixture(web_client),
     )
-
-
-def _rehearse_with(application: DatabaseApplication) -> Any:
-    # few tests rehearse, and none waits for what only these need
-    from qapla_db.testing.migrations.rehearsal import rehearse_with
-
-    return rehearse_with(application)

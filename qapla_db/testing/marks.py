@@ -8,20 +8,22 @@ from qapla_db.errors import Misuse
 from qapla_db.testing.isolation import Needs
 from qapla_db.testing.run import TestRun
 
-__all__ = ["STRICT", "needs_of", "reported_by"]
-
-STRICT = "qapla_db_strict"
-"""The option of pytest's configuration that lets no test use a database it did not name."""
+__all__ = ["needs_of", "reported_by"]
 
 
 def needs_of(
-    node: pytest.Item, database_key: str, *, allowed_threads: tuple[str, ...] | str = ()
+    node: pytest.Item | pytest.Collector,
+    database_key: str,
+    *,
+    strict: bool,
+    allowed_threads: tuple[str, ...] | str = (),
 ) -> Needs:
-    """Return what a test says that it needs.
+    """Return what a test, or a class for its rows, says that it needs.
 
     The marks ``database`` of the test, its class and its module add up.
 
     :param database_key: the database of ``dbsession``, which a test names without a mark.
+    :param strict: without a mark that is the only one that it may use.
     :raises Misuse: a mark names no database, or has arguments that it does not take.
     """
     marks = list(node.iter_markers("database"))
@@ -42,11 +44,11 @@ def needs_of(
             f"the allowed threads of {node.nodeid} are the text {allowed_threads!r}; write a tuple "
             f"of beginnings of names: ({allowed_threads!r},)"
         )
-    if not marks and node.config.getini(STRICT):
+    if not marks and strict:
         names = [database_key]
     return Needs(
         real_commit=real_commit is not None,
-        databases=frozenset(names) if names else None,
+        databases=tuple(dict.fromkeys(names)) or None,
         allowed_threads=tuple(allowed_threads),
         test=node.nodeid,
     )

@@ -5,6 +5,7 @@ Nothing happens in a run that does not use it: not even SQLAlchemy is imported.
 
 from __future__ import annotations
 
+import argparse
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +18,8 @@ SHOWN = 10
 """Tests in the summary, unless another number is asked for."""
 
 _PROPERTY = "qapla_db_queries"
+
+_STRICT = "qapla_db_strict"
 
 _MARKS = (
     "real_commit: the test commits for real, and the databases are restored after it (qapla_db)",
@@ -32,7 +35,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--db-queries",
         nargs="?",
         const=SHOWN,
-        type=int,
+        type=_count,
         metavar="N",
         help="show the N tests that sent the most statements to databases (default: 10)",
     )
@@ -42,11 +45,18 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         help="migrate the test databases from nothing, and make their templates anew",
     )
     parser.addini(
-        "qapla_db_strict",
+        _STRICT,
         "a test may use no database but those of its mark 'database' and that of its dbsession",
         type="bool",
         default=False,
     )
+
+
+def _count(text: str) -> int:
+    count = int(text) if text.isdecimal() else 0
+    if count < 1:
+        raise argparse.ArgumentTypeError(f"a number of tests, 1 or more, and not {text!r}")
+    return count
 
 
 def pytest_configure(config: pytest.Config) -> None:
@@ -95,6 +105,8 @@ def qapla_db_run(pytestconfig: pytest.Config) -> Iterator[TestRun]:
     """The applications that this run has prepared."""
     from qapla_db.testing.run import TestRun
 
-    run = TestRun(rebuild=pytestconfig.getoption("--db-rebuild"))
+    run = TestRun(
+        rebuild=pytestconfig.getoption("--db-rebuild"), strict=pytestconfig.getini(_STRICT)
+    )
     yield run
     run.close()

@@ -15,7 +15,14 @@ from qapla_db.errors import (
 )
 from qapla_db.testing.applications import is_only
 from qapla_db.testing.databases import TestDatabase, physical
-from qapla_db.testing.isolation import Filled, Isolation, Needs, open_again, restore
+from qapla_db.testing.isolation import (
+    Filled,
+    Isolation,
+    Needs,
+    forbidden_but,
+    open_again,
+    restore,
+)
 from qapla_db.testing.leaks import Watch
 from qapla_db.testing.reports import Reports
 
@@ -31,12 +38,14 @@ class TestRun:
     """The applications of one run of pytest, each prepared once.
 
     :param rebuild: make templates anew.
+    :param strict: a test may use no database that it has not named.
     :ivar reports: what pytest reports, where it is a plugin of it.
     """
 
     __test__ = False
 
-    def __init__(self, *, rebuild: bool = False) -> None:
+    def __init__(self, *, rebuild: bool = False, strict: bool = False) -> None:
+        self.strict = strict
         self._rebuild = rebuild
         self._prepared: dict[DatabaseApplication, Exception | None] = {}
         self._first_seen: dict[DatabaseApplication, TracebackType | None] = {}
@@ -174,13 +183,18 @@ class TestRun:
 
     @contextmanager
     def filled(
-        self, application: DatabaseApplication, fill: Callable[[], object]
+        self, application: DatabaseApplication, needs: Needs, fill: Callable[[], object]
     ) -> Iterator[None]:
         """Let a block begin with other rows, and undo them at its end.
 
+        :param needs: what ``fill`` needs; of them the databases count.
         :param fill: commits the rows; it is called again after a test that commits for real.
         :raises Leak: it leaves connections or threads.
+        :raises DatabaseNotNamed: it used a database that is not named.
+        :raises UnknownDatabase: one is named that no application has.
         """
+        if is_only(application):
+            self._check_names(needs)
         for one in self.databases_of(application):
             one.prepare_restore()
         with ExitStack() as stack:
@@ -188,7 +202,8 @@ class TestRun:
                 stack.callback(restore, one, names)
 
             def fill_and_look() -> None:
-                with self._watch.nothing_left(application.dbs.values()):
+                databases = application.dbs.values()
+                with self._watch.nothing_left(databases), forbidden_but(databases, needs):
                     fill()
 
             filled = Filled(self._databases[application], fill_and_look)
@@ -203,8 +218,13 @@ class TestRun:
         # at the end too: a test may use several applications, the next of which comes later
         names = [names for own in self._databases.values() for names in own.values()]
         known = [database.name for group in names for database in group]
-        for name in sorted((needs.databases or frozenset()) - set(known)):
-            raise UnknownDatabase(name, known)
+        for name in sorted(set(needs.databases or ()) - set(known)):
+            error = UnknownDatabase(name, known)
+            error.add_note(
+                f"{needs.test} names it, in a mark 'database' or, with qapla_db_strict, as the "
+                "database of its dbsession"
+            )
+            raise error
 
     def close(self) -> None:
         """Close every application."""

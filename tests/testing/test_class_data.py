@@ -240,3 +240,127 @@ def test_data_that_leaves_something(postgresql_project: Project) -> None:
     )
     assert "1 error" in output
     assert "in set_up_data" in output.partition("taken by")[2]
+
+
+def test_databases_that_the_class_does_not_name(postgresql_project: Project) -> None:
+    """Marks of a class are a limit for its rows too, and a typing error in one is told first."""
+    project = postgresql_project
+    project.write("pytest.ini", "[pytest]\npythonpath = .\nqapla_db_strict = true\n")
+    output = project.run(
+        """
+        from contextlib import suppress
+
+        class Rows(ShipFixture):
+            @classmethod
+            def set_up_data(cls, dbsession):
+                dbsession.add(Ship(name="Amar"))
+                with application.dbs["audit"].transaction() as session:
+                    session.add(Ship(name="Amar"))
+
+            @pytest.mark.parametrize("again", range(2))
+            def test_it(self, again):
+                assert [*SEED, "Amar"] == names()
+
+        class TestStrict(Rows):
+            pass
+
+        @pytest.mark.database("main")
+        class TestMarked(Rows):
+            @classmethod
+            def set_up_data(cls, dbsession):
+                with suppress(AssertionError):
+                    super().set_up_data(dbsession)
+
+        @pytest.mark.database("main", "adit")
+        class TestTypo(Rows):
+            pass
+
+        @pytest.mark.database("main", "audit")
+        class TestNamed(Rows):
+            @pytest.mark.real_commit
+            def test_really(self):
+                assert [*SEED, "Amar"] == names() == names("audit")
+                christen("Ya'Vang")
+
+        class TestOthers(ShipFixture):
+            @pytest.mark.database("main", "audit")
+            def test_nothing_is_left(self):
+                assert SEED == names() == names("audit")
+        """,
+        expect=1,
+    )
+    assert "4 passed, 6 errors in" in output
+    for name in ("Strict", "Marked"):
+        assert f"DatabaseNotNamed: test_it.py::Test{name} used the database 'audit'" in output
+    assert "in set_up_data, and has not named it" in output
+    assert "no database is named 'adit'" in output
+
+
+def test_a_mixin_behind_the_base(postgresql_project: Project) -> None:
+    """What a mixin defines and the base would hide is an error that says how to write it."""
+    output = postgresql_project.run(
+        """
+        from qapla_db.errors import Misuse
+
+        class WithShips:
+            @classmethod
+            def set_up_data(cls, dbsession):
+                dbsession.add(Ship(name="Amar"))
+
+        class OfAudit:
+            DATABASE_KEY = "audit"
+
+        class TestFirst(WithShips, OfAudit, ShipFixture):
+            def test_it(self, dbsession):
+                assert [*SEED, "Amar"] == names("audit")
+                assert "audit" == dbsession.database_name
+
+        class TestOwn(ShipFixture, WithShips):
+            @classmethod
+            def set_up_data(cls, dbsession):
+                dbsession.add(Ship(name="Ya'Vang"))
+
+            def test_it(self):
+                assert [*SEED, "Ya'Vang"] == names()
+
+        def test_behind():
+            with pytest.raises(Misuse, match=r"first: class TestBehind\\(WithShips, \\.\\.\\.\\)"):
+                class TestBehind(ShipFixture, WithShips):
+                    pass
+            with pytest.raises(Misuse, match="would not have OfAudit.DATABASE_KEY"):
+                class TestKey(ShipFixture, OfAudit):
+                    pass
+        """
+    )
+    assert "3 passed" in output
+
+
+def test_a_key_that_no_database_has(postgresql_project: Project) -> None:
+    """A typing error in DATABASE_KEY names the class, and the databases that there are."""
+    output = postgresql_project.run(
+        """
+        class TestSession(ShipFixture):
+            DATABASE_KEY = "mian"
+
+            def test_it(self, dbsession):
+                pass
+
+            def test_without_a_session(self):
+                christen("Amar")
+
+        class TestRows(ShipFixture):
+            DATABASE_KEY = "mian"
+
+            @classmethod
+            def set_up_data(cls, dbsession):
+                pass
+
+            def test_it(self):
+                pass
+        """,
+        expect=1,
+    )
+    assert "1 passed, 2 errors in" in output
+    for name in ("Session", "Rows"):
+        assert f"Misuse: DATABASE_KEY of Test{name} names the database 'mian', and" in output
+    assert 2 <= output.count("it has 'main' and 'audit'")

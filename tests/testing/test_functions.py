@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import pytest
 
+from qapla_db import DatabaseApplication
+from qapla_db.errors import Misuse
+from qapla_db.testing import fixtures_for
 from tests.testing.test_fixture import project, run
 
 __all__ = ["project"]
@@ -137,3 +140,58 @@ def test_web(project: pytest.Pytester) -> None:
         "ignore:'cgi' is deprecated:DeprecationWarning",  # WebOb's
     )
     result.assert_outcomes(passed=3)
+
+
+def test_a_key_that_no_database_has(project: pytest.Pytester) -> None:
+    """A typing error in the name of a database names the fixtures, and what there is."""
+    (project.path / "conftest.py").write_text(
+        CONFTEST + "\nwrong = fixtures_for(TwoApplication, 'adit').dbsession\n"
+    )
+    result = run(project, "def test_it(wrong):\n    pass\n")
+    result.assert_outcomes(errors=1)
+    result.stdout.fnmatch_lines(
+        [
+            "*Misuse: fixtures_for(TwoApplication, 'adit') names the database 'adit', and *; "
+            "it has 'main' and 'audit'"
+        ]
+    )
+
+
+def test_arguments_that_mean_nothing() -> None:
+    """Arguments in the wrong order are refused at the call, which names its own."""
+    with pytest.raises(Misuse, match=r"fixtures_for\(\) needs app_class, .* and not 'main'"):
+        fixtures_for("main", DatabaseApplication)  # type: ignore[arg-type]
+    with pytest.raises(Misuse, match=r"fixtures_for\(\) needs .* as database_key, .* and not None"):
+        fixtures_for(DatabaseApplication, None)  # type: ignore[arg-type]
+
+
+def test_unittest(project: pytest.Pytester) -> None:
+    """Tests of a TestCase are isolated by isolation, and the class for pytest's is refused."""
+    (project.path / "conftest.py").write_text(f"{CONFTEST}\nisolation = ships.isolation\n")
+    result = run(
+        project,
+        """
+        from unittest import TestCase
+
+        from qapla_db.errors import Misuse
+
+        class TestShips(TestCase):
+            def check(self):
+                christen("unseen")
+                with one.dbs["main"].session() as session:
+                    assert ["unseen"] == [ship.name for ship in session.query(Ship)]
+
+            def test_one(self):
+                self.check()
+
+            def test_another(self):
+                self.check()
+
+        @pytest.mark.parametrize("reverse", [False, True])
+        def test_both(reverse):
+            bases = [BaseApplicationFixture, TestCase][:: -1 if reverse else 1]
+            with pytest.raises(Misuse, match="drop TestCase, or keep it alone"):
+                type("TestBoth", tuple(bases), {})
+        """,
+    )
+    result.assert_outcomes(passed=4)

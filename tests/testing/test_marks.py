@@ -290,3 +290,151 @@ def test_arguments_that_mean_nothing(postgresql_project: Project) -> None:
     assert "2 errors" in output
     assert "a mark 'real_commit' with arguments" in output
     assert "('watchman',)" in output
+
+
+def test_sessions_in_conflict(project: Project) -> None:
+    """It is one fault: shown by the test, hidden by it, or found out after it."""
+    output = project.run(
+        """
+        from contextlib import contextmanager
+
+        @contextmanager
+        def in_conflict(dbsession):
+            with application.dbs["main"].session() as other:
+                dbsession.add(Ship(name="Amar"))
+                dbsession.flush()
+                other.add(Ship(name="Ya'Vang"))
+                other.flush()
+                yield other
+
+        class TestConflict(ShipFixture):
+            def test_shown(self, dbsession):
+                with in_conflict(dbsession):
+                    dbsession.rollback()
+
+            def test_hidden(self, dbsession):
+                with in_conflict(dbsession), pytest.raises(Exception):
+                    dbsession.rollback()
+
+            def test_later(self, dbsession):
+                with in_conflict(dbsession) as other:
+                    dbsession.query(Ship).update({"name": "changed"})
+                    dbsession.commit()
+                    other.rollback()
+
+            def test_after_it(self):
+                assert SEED == names() == names("audit")
+        """,
+        expect=1,
+    )
+    assert "2 failed, 2 passed, 1 error in" in output
+    assert "ERROR test_it.py::TestConflict::test_hidden" in output
+
+
+def test_what_breaks_a_sandbox(project: Project) -> None:
+    """It is named with its line, and the database, which is made anew, is nobody's task."""
+    output = project.run(
+        """
+        class TestBroken(ShipFixture):
+            def test_it(self, dbsession):
+                christen("Amar")
+                dbsession.connection().exec_driver_sql("COMMIT")
+
+            def test_after_it(self):
+                assert SEED == names()
+        """,
+        expect=1,
+    )
+    assert "2 passed, 1 error in" in output
+    file = project.path / "test_it.py"
+    line = 1 + file.read_text().splitlines().index(
+        '        dbsession.connection().exec_driver_sql("COMMIT")'
+    )
+    assert f"'COMMIT', at {file}:{line} in test_it, ended the outer transaction" in output
+    assert "recreate" not in output
+    assert "the database has been made anew for the tests that follow" in output
+
+
+def test_a_broken_sandbox_that_another_error_hides(project: Project) -> None:
+    """The database is made anew too where a test ends with an error of something else."""
+    output = project.run(
+        """
+        left = []
+
+        def commit_really():
+            christen("Amar")
+            with application.dbs["main"].session() as session:
+                session.connection().exec_driver_sql("COMMIT")
+
+        class TestBroken(ShipFixture):
+            def test_leak(self):
+                commit_really()
+                left.append(application.dbs["audit"].get_session())
+                left[0].query(Ship).all()
+
+            def test_after_a_leak(self):
+                assert SEED == names() == names("audit")
+
+        class TestConflict(ShipFixture):
+            DATABASE_KEY = "audit"
+
+            def test_conflict(self, dbsession):
+                commit_really()
+                with application.dbs["audit"].session() as other:
+                    dbsession.add(Ship(name="Amar"))
+                    dbsession.flush()
+                    other.add(Ship(name="Ya'Vang"))
+                    other.flush()
+                    with pytest.raises(Exception):
+                        dbsession.rollback()
+
+            def test_after_a_conflict(self):
+                assert SEED == names() == names("audit")
+        """,
+        expect=1,
+    )
+    assert "4 passed, 2 errors in" in output
+
+
+def test_a_broken_sandbox_that_a_test_shows(postgresql_project: Project) -> None:
+    """It is one error, and the database is made anew."""
+    output = postgresql_project.run(
+        """
+        class TestBroken(ShipFixture):
+            def test_it(self, dbsession):
+                dbsession.add(Ship(name="Amar"))
+                dbsession.flush()
+                raw = application.dbs["main"].engine.raw_connection()
+                raw.commit()
+                raw.driver_connection.cursor().execute("SELECT 1")
+                raw.close()
+                dbsession.commit()
+
+            def test_after_it(self):
+                assert SEED == names()
+        """,
+        expect=1,
+    )
+    assert "FAILED test_it.py::TestBroken::test_it - qapla_db.errors.SandboxBroken" in output
+    assert "1 failed, 1 passed in" in output
+
+
+def test_the_mark_to_write(postgresql_project: Project) -> None:
+    """The error of a database that is not named shows the mark with all that are needed."""
+    project = postgresql_project
+    project.write("pytest.ini", STRICT)
+    project.write("conftest.py", FIXTURES)
+    output = project.run(
+        """
+        def test_strict(main_session):
+            names("audit")
+
+        @pytest.mark.database("audit")
+        def test_marked(main_session):
+            names("main")
+        """,
+        expect=1,
+    )
+    assert "2 failed in" in output
+    assert "give it the mark @pytest.mark.database('main', 'audit')" in output
+    assert "give it the mark @pytest.mark.database('audit', 'main')" in output

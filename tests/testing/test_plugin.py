@@ -155,3 +155,13 @@ class TestWeb(BaseApplicationFixture):
     result = project.runpytest_subprocess(*STRICT, "-p", "refuse")
     result.assert_outcomes(passed=12, errors=1)
     result.stdout.fnmatch_lines(["*ConfigurationError: *needs WebTest; install it with: *"])
+
+
+@pytest.mark.parametrize("count", ["-1", "0", "many"])
+def test_a_count_of_no_tests(pytester: pytest.Pytester, count: str) -> None:
+    """What is no number of tests is refused as pytest refuses any option."""
+    result = pytester.runpytest_subprocess(f"--db-queries={count}")
+    assert pytest.ExitCode.USAGE_ERROR == result.ret
+    result.stderr.fnmatch_lines(
+        [f"*: error: argument --db-queries: a number of tests, 1 or more, and not '{count}'"]
+    )

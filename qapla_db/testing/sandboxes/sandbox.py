@@ -46,7 +46,9 @@ class Sandboxable(Protocol):
 
 
 @contextmanager
-def sandbox(database: Sandboxable, *, wait: float = 5.0) -> Iterator[Sandbox]:
+def sandbox(
+    database: Sandboxable, *, wait: float = 5.0, is_repaired: bool = False
+) -> Iterator[Sandbox]:
     """Isolate what happens to a database inside a ``with`` block.
 
     ::
@@ -60,12 +62,13 @@ def sandbox(database: Sandboxable, *, wait: float = 5.0) -> Iterator[Sandbox]:
 
     :param database: a prepared database, or whatever has ``name`` and ``engine``.
     :param wait: seconds that a thread waits for the transaction of another thread.
+    :param is_repaired: the caller makes the database anew where not everything could be undone.
     :raises InvalidArgument: there is no sandbox for this driver.
     :raises SandboxError: the database is in a sandbox already.
     :raises SandboxConflict: transactions wrote in an order that one connection cannot show.
     :raises SandboxBroken: at the end, when something was committed for real.
     """
-    box = Sandbox(database, wait)
+    box = Sandbox(database, wait, is_repaired=is_repaired)
     try:
         yield box
     except BaseException as error:
@@ -79,16 +82,20 @@ def sandbox(database: Sandboxable, *, wait: float = 5.0) -> Iterator[Sandbox]:
 
 
 class Sandbox:
-    """A sandbox that is on, until :meth:`close`; made by :func:`sandbox`."""
+    """A sandbox that is on, until :meth:`close`; made by :func:`sandbox`.
 
-    def __init__(self, database: Sandboxable, wait: float) -> None:
+    :ivar problem: what went wrong, after its end.
+    """
+
+    def __init__(self, database: Sandboxable, wait: float, *, is_repaired: bool) -> None:
         self.name = database.name
+        self.problem: SandboxError | None = None
         self._engine = engine = database.engine
         self._wait = wait
         _refuse(self.name, engine)
         self._connection, self._pinned = _begun(engine, self.name)
         try:
-            self._savepoints = Savepoints(self.name, self._pinned)
+            self._savepoints = Savepoints(self.name, self._pinned, is_repaired=is_repaired)
             self._lanes = Lanes(
                 self._savepoints,
                 self._pinned,
@@ -110,6 +117,10 @@ class Sandbox:
 
     def close(self) -> SandboxError | None:
         """Make the engine what it was, roll everything back, and return what went wrong."""
+        self.problem = self._close()
+        return self.problem
+
+    def _close(self) -> SandboxError | None:
         # connections that are out stay in their lanes until they are cut off
         self._pool_installed.close()
         if not self._have_turn():

@@ -78,10 +78,12 @@ class Savepoints:
 
     :param database: its name, for messages.
     :param pinned: the connection, in its outer transaction.
+    :param is_repaired: the database is made anew where not everything could be undone.
     """
 
-    def __init__(self, database: str, pinned: PinnedConnection) -> None:
+    def __init__(self, database: str, pinned: PinnedConnection, *, is_repaired: bool) -> None:
         self.database = database
+        self._is_repaired = is_repaired
         self.broken: SandboxBroken | None = None
         self.writes = 0
         self._pinned = pinned
@@ -254,16 +256,21 @@ class Savepoints:
         if self._pinned.lost:
             return
         if not self._pinned.in_transaction:
-            self.breaks("a commit or rollback on the driver's own connection")
+            self.breaks("a commit or rollback on the driver's own connection", is_late=True)
         elif self._pinned.failed:
             # on a cursor of the driver; who is on top used it last
             if self._stack:
                 self.rewind(self._stack[-1])
             else:
-                self.breaks("a statement that failed on the driver's own connection")
+                self.breaks("a statement that failed on the driver's own connection", is_late=True)
 
-    def breaks(self, by: str) -> None:
-        """Somebody ended the outer transaction: go on in a new one, and say so at the end."""
+    def breaks(self, by: str, *, is_late: bool = False) -> None:
+        """Somebody ended the outer transaction: go on in a new one, and say so at the end.
+
+        :param is_late: he did so before, and who runs now is another one.
+        """
+        if not is_late:
+            by = f"{by}, at {place()},"
         self.broken = self.broken or self.ended_by(by)
         for lane in self._stack:
             lane.savepoint = None
@@ -276,10 +283,10 @@ class Savepoints:
 
     def ended_by(self, what: str) -> SandboxBroken:
         """Make the error of an outer transaction that somebody else has ended."""
+        anew = "" if self._is_repaired else "make the test database anew (recreate(database)), and "
         return SandboxBroken(
             f"database {self.database!r}: {what} ended the outer transaction of the sandbox, "
-            "so what the test wrote before may be in the database for good. Outside of pytest "
-            f"make the test database anew (recreate(database)); {REMEDY}"
+            f"so what the test wrote before may be in the database for good; {anew}{REMEDY}"
         )
 
     @contextmanager
@@ -290,6 +297,6 @@ class Savepoints:
             if self._pinned.lost:
                 raise
             # a savepoint of ours is missing
-            self.breaks("a statement on the driver's own connection")
+            self.breaks("a statement on the driver's own connection", is_late=True)
             assert self.broken is not None
             raise self.broken from error
