@@ -11,7 +11,7 @@ import sqlalchemy as sa
 from qapla_db.errors import SettingInvalid
 from qapla_db.settings import database_settings
 from tests.support import wait_until
-from tests.testing.projects import Project
+from tests.testing.projects import HEAD, Project
 
 MANY = """
 class TestShips(ShipFixture):
@@ -43,6 +43,27 @@ class TestShips(ShipFixture):
             pause.wait(0.01)
         assert [*SEED, "Amar"] == names()
         print("AT", application.dbs["main"].settings.address)
+"""
+
+COPIES = """
+import pathlib
+
+class TestShips(ShipFixture):
+    @pytest.mark.real_commit
+    @pytest.mark.parametrize("number", range(6))
+    def test_really(self, number):
+        assert SEED == names() == names("audit")
+        christen("Amar")
+        with application.dbs["main"].engine.begin() as connection:
+            connection.exec_driver_sql("CREATE TABLE other (id INTEGER)")
+"""
+
+WAITS = """
+    import pathlib, threading, time
+    end, pause = time.monotonic() + 60, threading.Event()
+    while not pathlib.Path("second").exists():
+        assert time.monotonic() < end, "waited for the second run in vain"
+        pause.wait(0.01)
 """
 
 
@@ -100,6 +121,23 @@ def test_two_runs_at_once(project: Project) -> None:
     assert f"{name}_2" in outputs[0]
     assert f"{name}_2" not in outputs[1]
     assert f"{name}_2" not in project.databases()
+
+
+def test_two_runs_that_copy(project: Project) -> None:
+    """A run that begins while another one migrates waits, and both copy that at one time."""
+    path = "migrations/main/versions/0001_ships.py"
+    revision = (project.path / path).read_text()
+    project.write(path, revision.replace("    table =", f"{WAITS}    table ="))
+    project.write("test_one.py", HEAD + COPIES)
+    project.write("test_two.py", f"{HEAD}{COPIES}pathlib.Path('second').touch()\n")
+    first = project.start("test_one.py")
+    wait_until(lambda: project.migrated, "the first run migrates", 60)
+    second = project.start("test_two.py")
+    for process in (first, second):
+        output = process.communicate(timeout=60)[0]
+        assert 0 == process.returncode, output
+        assert "6 passed" in output
+    assert ["audit", "main"] == sorted(project.migrated)
 
 
 def test_a_run_that_was_killed(project: Project) -> None:
