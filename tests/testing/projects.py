@@ -154,15 +154,7 @@ class Project:
         if url.get_backend_name() == "sqlite":
             found = [path.name.partition(".sqlite3")[0] for path in self.path.glob("*.sqlite3")]
         else:
-            column = "datname FROM pg_database"
-            if url.get_backend_name() == "mariadb":
-                column = "schema_name FROM information_schema.schemata"
-            engine = plain_engine(
-                url.set(database="postgres" if "datname" in column else ""),
-                poolclass=sa.NullPool,
-            )
-            with engine.connect() as connection:
-                found = list(connection.exec_driver_sql(f"SELECT {column}").scalars())
+            found = databases_on(url)
         return sorted(one for one in found if one.startswith(tuple(names)))
 
     def drop_all(self) -> None:
@@ -184,6 +176,17 @@ def _arguments(more: Sequence[str]) -> list[str]:
     # without the plugins that are installed by chance, which cost time
     ours += ["-p", "qapla_db.testing.plugin"] + ["-p", "xdist"] * ("-n" in more)
     return [*ours, *more]
+
+
+def databases_on(server: sa.URL) -> list[str]:
+    """Return the names of all databases on a server, of which the URL of one may be given."""
+    database, query = {
+        "postgresql": ("postgres", "SELECT datname FROM pg_database"),
+        "mariadb": ("", "SELECT schema_name FROM information_schema.schemata"),
+    }[server.get_backend_name()]
+    engine = plain_engine(server.set(database=database), poolclass=sa.NullPool)
+    with engine.connect() as connection:
+        return list(connection.exec_driver_sql(query).scalars())
 
 
 def get_backend_name(url: sa.URL) -> str:

@@ -11,8 +11,8 @@ from textwrap import dedent, indent
 import pytest
 import sqlalchemy as sa
 
-from tests.support import plain_engine
 from tests.testing.forked import run_project
+from tests.testing.projects import databases_on
 
 KINDS = ["postgresql", "sqlite", "mariadb"]
 CHECKS = {
@@ -196,14 +196,8 @@ def full_and_short(result: pytest.RunResult, name: str) -> dict[str, list[str]]:
 
 def scratch_databases(kind: str, request: pytest.FixtureRequest) -> list[str]:
     """Return the scratch databases of these tests that a server has."""
-    query = {
-        "postgresql": "SELECT datname FROM pg_database",
-        "mariadb": "SELECT schema_name FROM information_schema.schemata",
-    }[kind]
-    engine = plain_engine(request.getfixturevalue(f"{kind}_url"), poolclass=sa.NullPool)
-    with engine.connect() as connection:
-        names = connection.exec_driver_sql(query).scalars()
-        return [name for name in names if name.startswith(f"migrations_test_{os.getpid()}_traces_")]
+    names = databases_on(request.getfixturevalue(f"{kind}_url"))
+    return [name for name in names if name.startswith(f"migrations_test_{os.getpid()}_traces_")]
 
 
 def test_each_check(project: Project) -> None:

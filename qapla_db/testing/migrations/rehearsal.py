@@ -136,6 +136,8 @@ def _remedy(database: Database, found: Finding) -> str:
             example = "skips TABLE.COLUMN"
         case "changed values":
             example = "changes TABLE.COLUMN"
+        case "lost table":
+            example = "loses TABLE"
         case "lost rows":
             example = "loses rows of TABLE"
         case _:
