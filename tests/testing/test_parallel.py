@@ -46,8 +46,6 @@ class TestShips(ShipFixture):
 """
 
 COPIES = """
-import pathlib
-
 class TestShips(ShipFixture):
     @pytest.mark.real_commit
     @pytest.mark.parametrize("number", range(6))
@@ -60,10 +58,24 @@ class TestShips(ShipFixture):
 
 WAITS = """
     import pathlib, threading, time
-    end, pause = time.monotonic() + 60, threading.Event()
+    end, pause = time.monotonic() + 30, threading.Event()
     while not pathlib.Path("second").exists():
         assert time.monotonic() < end, "waited for the second run in vain"
         pause.wait(0.01)
+"""
+
+# asking for one lock again is waiting for it
+TELLS = """
+import pathlib
+import sqlalchemy as sa
+
+asked = set()
+
+@sa.event.listens_for(sa.Engine, "before_cursor_execute")
+def note(connection, cursor, statement, *more):
+    if "GET_LOCK" in statement and statement in asked:
+        pathlib.Path("second").touch()
+    asked.add(statement)
 """
 
 
@@ -123,13 +135,14 @@ def test_two_runs_at_once(project: Project) -> None:
     assert f"{name}_2" not in project.databases()
 
 
-def test_two_runs_that_copy(project: Project) -> None:
+def test_two_runs_that_copy(mariadb_project: Project) -> None:
     """A run that begins while another one migrates waits, and both copy that at one time."""
+    project = mariadb_project
     path = "migrations/main/versions/0001_ships.py"
     revision = (project.path / path).read_text()
     project.write(path, revision.replace("    table =", f"{WAITS}    table ="))
     project.write("test_one.py", HEAD + COPIES)
-    project.write("test_two.py", f"{HEAD}{COPIES}pathlib.Path('second').touch()\n")
+    project.write("test_two.py", HEAD + COPIES + TELLS)
     first = project.start("test_one.py")
     wait_until(lambda: project.migrated, "the first run migrates", 60)
     second = project.start("test_two.py")
