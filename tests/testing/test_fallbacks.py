@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -178,6 +180,31 @@ def test_two_names_of_one_database(fresh_url: FreshURL, tmp_path: Path) -> None:
         assert ["main", "audit"] == project.migrated
         assert 2 == len(project.databases()), "the database and one template"
     finally:
+        project.drop_all()
+
+
+@pytest.mark.parametrize("more", ["", "_" + "long" * 10])
+def test_an_unfinished_template(postgresql_url: sa.URL, tmp_path: Path, more: str) -> None:
+    """A copy whose making was interrupted is dropped by the next one, also of a long name."""
+    names = {one: f"fresh_test_{one}{more}" for one in ("main", "audit")}
+    project = make_project(
+        tmp_path, {one: postgresql_url.set(database=name) for one, name in names.items()}
+    )
+    code = "from qapla_db.owners import new_token; print(new_token(), end='')"
+    command = [sys.executable, "-c", code]
+    ended = subprocess.run(command, check=True, capture_output=True, text=True, timeout=60)
+    ending = f"_template_new_{ended.stdout}"
+    left = names["main"][: 63 - len(ending)] + ending
+    engine = plain_engine(postgresql_url, isolation_level="AUTOCOMMIT", poolclass=sa.NullPool)
+    try:
+        with engine.connect() as connection:
+            connection.exec_driver_sql(f"CREATE DATABASE {left}")
+            assert "4 passed" in project.run(_tests(""))
+            look = sa.text("SELECT count(*) FROM pg_database WHERE datname = :name")
+            assert 0 == connection.execute(look, {"name": left}).scalar()
+    finally:
+        with engine.connect() as connection:
+            connection.exec_driver_sql(f"DROP DATABASE IF EXISTS {left}")
         project.drop_all()
 
 

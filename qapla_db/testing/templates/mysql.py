@@ -100,9 +100,6 @@ class MySQLTemplates(ServerTemplates):
     def _unlock(self, name: str) -> None:
         self._scalar(f"SELECT RELEASE_LOCK('{_lock_name(name)}')")
 
-    def find(self, digest: str) -> Mapping[str, str] | None:
-        return self.files_in(self._description(self.template(digest)), digest)
-
     def keep(self, digest: str, files: Mapping[str, str]) -> bool:
         if self._scalar(_OTHERS, name=self.name):
             return False
@@ -172,12 +169,10 @@ class MySQLTemplates(ServerTemplates):
             f"SELECT {columns} FROM {self.quoted(source)}.{quoted}"
         )
 
-    def _drop_templates(self) -> None:
-        """Drop those of this database, with what was left of one whose making was interrupted."""
-        pattern = re.compile(f"{re.escape(self.template_prefix)}_template_[0-9a-f]{{12}}")
-        for (name,) in self._all("SELECT schema_name FROM information_schema.schemata"):
-            if pattern.fullmatch(name) and self.is_ours(self._description(name)):
-                self._drop(name)
+    def _names(self) -> list[str]:
+        return [
+            name for (name,) in self._all("SELECT schema_name FROM information_schema.schemata")
+        ]
 
     def _drop(self, name: str) -> None:
         drop_database(self.connection, name, self.settings.name)

@@ -7,10 +7,9 @@
 from __future__ import annotations
 
 import logging
-import re
 import time
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from functools import cached_property
 
@@ -20,7 +19,6 @@ from qapla_db.backends.postgresql import drop_database, end_connections, ending_
 from qapla_db.errors import ServerError
 from qapla_db.owners import is_abandoned, new_token
 from qapla_db.testing.snapshot import Snapshot
-from qapla_db.testing.templates.base import template_ending
 from qapla_db.testing.templates.server import ServerTemplates
 
 __all__ = ["PostgreSQLTemplates"]
@@ -31,18 +29,13 @@ COPY_WAIT = 30.0
 """Seconds to wait for others who copy the same template."""
 
 _NAMESPACE = 0x71AA
-_ENDING = template_ending("?" * 12).replace("?" * 12, "[0-9a-f]{12}")
 _UNFINISHED = "_template_new_"
 _IN_USE = "55006"
 _GONE = ("3D000", "42704")
 
-_FOUND = """
+_DESCRIPTION = """
 SELECT pg_catalog.shobj_description(oid, 'pg_database') FROM pg_catalog.pg_database
 WHERE datname = :name
-"""
-_SIMILAR = """
-SELECT datname, pg_catalog.shobj_description(oid, 'pg_database') FROM pg_catalog.pg_database
-WHERE starts_with(datname, :prefix)
 """
 # of the database itself, and not in it: CREATE DATABASE leaves them behind
 _BESIDE = """
@@ -70,16 +63,12 @@ class PostgreSQLTemplates(ServerTemplates):
             f"SELECT pg_catalog.pg_advisory_unlock({_NAMESPACE}, {_key(name)})"
         )
 
-    def find(self, digest: str) -> Mapping[str, str] | None:
-        found = self.connection.execute(sa.text(_FOUND), {"name": self.template(digest)})
-        return self.files_in(found.scalar(), digest)
-
     def keep(self, digest: str, files: Mapping[str, str]) -> bool:
         if self.connection.execute(sa.text(_BESIDE), {"name": self.name}).scalar():
             return False
         self._drop_templates()
         # under a name that is nobody's until it is finished
-        unfinished = self.settings.backend.fitting_name(self.base, _UNFINISHED + new_token())
+        unfinished = self._unfinished(new_token())
         end_connections(self.connection, self.name)
         self._copy(self.name, unfinished)
         run, name = self.connection.exec_driver_sql, self.quoted(unfinished)
@@ -134,16 +123,22 @@ class PostgreSQLTemplates(ServerTemplates):
             time.sleep(0.01)
 
     def _drop_templates(self) -> None:
-        """Drop those of this database, with what was left of one whose making was interrupted."""
-        prefix = self.template_prefix
-        found = self.connection.execute(sa.text(_SIMILAR), {"prefix": prefix}).all()
-        for name, description in found:
-            _, mark, token = name.rpartition(_UNFINISHED)
-            is_unfinished = mark and is_abandoned(token)
-            if is_unfinished or (
-                re.fullmatch(_ENDING, name[len(prefix) :]) and self.is_ours(description)
-            ):
+        super()._drop_templates()
+        # and what was left of one whose making was interrupted
+        for name in self._names():
+            token = name.rpartition(_UNFINISHED)[2]
+            if name == self._unfinished(token) and is_abandoned(token):
                 self._drop(name)
+
+    def _unfinished(self, token: str) -> str:
+        return self.settings.backend.fitting_name(self.base, _UNFINISHED + token)
+
+    def _names(self) -> Sequence[str]:
+        query = "SELECT datname FROM pg_catalog.pg_database"
+        return self.connection.exec_driver_sql(query).scalars().all()
+
+    def _description(self, template: str) -> str | None:
+        return self.connection.execute(sa.text(_DESCRIPTION), {"name": template}).scalar()
 
     def _drop(self, name: str) -> None:
         quoted = self.quoted(name)

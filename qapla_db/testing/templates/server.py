@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 import os
 import random
+import re
 import time
 from abc import abstractmethod
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
 from typing import Any
 
@@ -16,9 +17,11 @@ from sqlalchemy.engine import Connection
 
 from qapla_db.database import Database
 from qapla_db.errors import ServerError
-from qapla_db.testing.templates.base import BUILD_WAIT, Templates
+from qapla_db.testing.templates.base import BUILD_WAIT, Templates, template_ending
 
 __all__ = ["ServerTemplates"]
+
+_ENDING = template_ending("?" * 12).replace("?" * 12, "[0-9a-f]{12}")
 
 
 class ServerTemplates(Templates):
@@ -79,6 +82,31 @@ class ServerTemplates(Templates):
     @abstractmethod
     def _unlock(self, name: str) -> None: ...
 
+    def find(self, digest: str) -> Mapping[str, str] | None:
+        found = self.is_ours(self._description(self.template(digest)))
+        if found is None or found.get("of_content") != digest:
+            return None
+        files: Mapping[str, str] = found["files"]
+        return files
+
+    def _drop_templates(self) -> None:
+        """Drop those of this database."""
+        pattern = re.compile(re.escape(self.template_prefix) + _ENDING)
+        for name in self._names():
+            if pattern.fullmatch(name) and self.is_ours(self._description(name)):
+                self._drop(name)
+
+    @abstractmethod
+    def _names(self) -> Iterable[str]:
+        """Return the names of all databases on the server."""
+
+    @abstractmethod
+    def _description(self, template: str) -> str | None:
+        """Return what a template says about itself; None where there is none."""
+
+    @abstractmethod
+    def _drop(self, name: str) -> None: ...
+
     def quoted(self, name: str) -> str:
         """Return a name for a statement."""
         by = self.connection.dialect.identifier_preparer
@@ -100,14 +128,6 @@ class ServerTemplates(Templates):
             return None
         is_ours = isinstance(found, dict) and found.get("qapla_db") == "template"
         return found if is_ours and found.get("of") == self.base else None
-
-    def files_in(self, description: str | None, digest: str) -> Mapping[str, str] | None:
-        """Return the files that a template names, if it is the one of a digest."""
-        found = self.is_ours(description)
-        if found is None or found.get("of_content") != digest:
-            return None
-        files: Mapping[str, str] = found["files"]
-        return files
 
     def close(self) -> None:
         if self._process == os.getpid():
