@@ -108,10 +108,7 @@ class Templates(ABC):
         return False
 
     def make_droppable(self) -> None:  # noqa: B027
-        """End what a test has left in the database that outlives connections and lets none drop it.
-
-        Of one that is dropped next.
-        """
+        """End what outlives connections and lets nobody drop the database, which is dropped next."""
 
     def reconnect(self) -> None:  # noqa: B027
         """Connect again, and reserve the database again, after the connection was ended.
