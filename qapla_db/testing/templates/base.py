@@ -108,7 +108,7 @@ class Templates(ABC):
         return False
 
     def make_droppable(self) -> None:  # noqa: B027
-        """End what outlives connections and lets nobody drop the database, which is dropped next."""
+        """End what outlives connections and lets nobody drop the database; that is next."""
 
     def reconnect(self) -> None:  # noqa: B027
         """Connect again, and reserve the database again, after the connection was ended.
