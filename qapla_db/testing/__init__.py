@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from qapla_db.testing.fixture import BaseApplicationFixture as BaseApplicationFixture
     from qapla_db.testing.functions import fixtures_for as fixtures_for
     from qapla_db.testing.migrations import migration_tests as migration_tests
+    from qapla_db.testing.migrations.rehearsal import Rehearse as Rehearse
     from qapla_db.testing.queries import assert_queries as assert_queries
     from qapla_db.testing.queries import no_lazy_loads as no_lazy_loads
     from qapla_db.testing.sandboxes.lanes import SandboxWarning as SandboxWarning
@@ -21,6 +22,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "BaseApplicationFixture",
+    "Rehearse",
     "SandboxWarning",
     "assert_queries",
     "fixtures_for",
@@ -32,6 +34,7 @@ __all__ = [
 
 _MODULES = {
     "BaseApplicationFixture": "fixture",
+    "Rehearse": "migrations.rehearsal",
     "SandboxWarning": "sandboxes.lanes",
     "assert_queries": "queries",
     "fixtures_for": "functions",

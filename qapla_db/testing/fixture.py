@@ -150,7 +150,7 @@ class BaseApplicationFixture:
 
     @pytest.fixture
     def rehearse(self, application: DatabaseApplication) -> Rehearse:
-        """Rehearses an upgrade: ``rehearse("main", rows=1000)``; see ``rehearse_with``."""
+        """Rehearses an upgrade: ``rehearse("main", rows=1000)``; see :class:`Rehearse`."""
         return rehearsing(application)
 
     @pytest.fixture

@@ -13,7 +13,7 @@ from qapla_db.errors import Closed, DatabaseNotNamed, SandboxBroken, SandboxConf
 from qapla_db.testing.databases import TestDatabase
 from qapla_db.testing.forbidding import forbidden
 from qapla_db.testing.reports import Reports
-from qapla_db.testing.sandboxes.sandbox import Sandbox, sandbox
+from qapla_db.testing.sandboxes.sandbox import Sandbox
 
 __all__ = ["Filled", "Isolation", "Needs", "forbidden_but", "open_again", "restore"]
 
@@ -118,7 +118,7 @@ class Isolation:
 
     def _use(self, database: Database) -> None:
         if not self._needs.real_commit:
-            self._boxes.append(self._stack.enter_context(sandbox(database, is_repaired=True)))
+            self._boxes.append(self._stack.enter_context(Sandbox(database, is_repaired=True)))
         elif not self._is_real:
             self._is_real = True
             self._one.prepare_restore()

@@ -188,7 +188,7 @@ class TestStrict(ShipFixture):
     ]:
         assert line in output
     assert "test_it.py::TestStrict::test_other used the database 'main', at " in output
-    assert "add @pytest.mark.database('main')" in output
+    assert "give it the mark @pytest.mark.database('audit', 'main')" in output
 
 
 def test_strict(postgresql_project: Project) -> None:

@@ -20,8 +20,10 @@ from qapla_db import (
     Session,
     WriteDriver,
 )
+from qapla_db.migrations.rehearsal import Rehearsal
 from qapla_db.registry import Databases, Host
 from qapla_db.settings import DatabaseSettings
+from qapla_db.testing import Rehearse
 
 
 class Base(DeclarativeBase):
@@ -115,3 +117,7 @@ def errors(error: NotFound) -> None:
     root: QaplaError = error
     assert_type(str(root), str)
     assert_type(qapla_db.__version__, str)
+
+
+def rehearsing(rehearse: Rehearse) -> None:
+    assert_type(rehearse("main", rows=1), Rehearsal)

@@ -24,7 +24,7 @@ class Rehearse(Protocol):
 
     ::
 
-        from qapla_db.testing.migrations.rehearsal import Rehearse
+        from qapla_db.testing import Rehearse
 
         def test_rows(rehearse: Rehearse) -> None:
             report = rehearse("main", start="git:main", rows=1000)

@@ -35,6 +35,10 @@ from qapla_db.testing.sandboxes.savepoints import REMEDY, Savepoints
 __all__ = ["Sandbox", "SandboxPool", "SandboxWarning", "Sandboxable", "sandbox"]
 
 
+WAIT = 5.0
+"""Seconds that a thread waits for the transaction of another one."""
+
+
 class Sandboxable(Protocol):
     """What a sandbox can be put around; a :class:`~qapla_db.database.Database` is one."""
 
@@ -46,9 +50,7 @@ class Sandboxable(Protocol):
 
 
 @contextmanager
-def sandbox(
-    database: Sandboxable, *, wait: float = 5.0, is_repaired: bool = False
-) -> Iterator[Sandbox]:
+def sandbox(database: Sandboxable, *, wait: float = WAIT) -> Iterator[Sandbox]:
     """Isolate what happens to a database inside a ``with`` block.
 
     ::
@@ -62,32 +64,25 @@ def sandbox(
 
     :param database: a prepared database, or whatever has ``name`` and ``engine``.
     :param wait: seconds that a thread waits for the transaction of another thread.
-    :param is_repaired: the caller makes the database anew where not everything could be undone.
     :raises InvalidArgument: there is no sandbox for this driver.
     :raises SandboxError: the database is in a sandbox already.
     :raises SandboxConflict: transactions wrote in an order that one connection cannot show.
     :raises SandboxBroken: at the end, when something was committed for real.
     """
-    box = Sandbox(database, wait, is_repaired=is_repaired)
-    try:
+    with Sandbox(database, wait) as box:
         yield box
-    except BaseException as error:
-        problem = box.close()
-        if problem is not None and problem is not error:
-            error.add_note(str(problem))
-        raise
-    problem = box.close()
-    if problem is not None:
-        raise problem
 
 
 class Sandbox:
-    """A sandbox that is on, until :meth:`close`; made by :func:`sandbox`.
+    """A sandbox that is on, until the end of a block; see :func:`sandbox`.
 
+    :param is_repaired: who makes it repairs what could not be undone.
     :ivar problem: what went wrong, after its end.
     """
 
-    def __init__(self, database: Sandboxable, wait: float, *, is_repaired: bool) -> None:
+    def __init__(
+        self, database: Sandboxable, wait: float = WAIT, *, is_repaired: bool = False
+    ) -> None:
         self.name = database.name
         self.problem: SandboxError | None = None
         self._engine = engine = database.engine
@@ -115,12 +110,19 @@ class Sandbox:
     def __repr__(self) -> str:
         return f"<sandbox of {self.name!r}>"
 
-    def close(self) -> SandboxError | None:
-        """Make the engine what it was, roll everything back, and return what went wrong."""
-        self.problem = self._close()
-        return self.problem
+    def __enter__(self) -> Sandbox:
+        return self
+
+    def __exit__(self, kind: object, error: BaseException | None, traceback: object) -> None:
+        self.problem = problem = self._close()
+        if problem is None or problem is error:
+            return
+        if error is None:
+            raise problem
+        error.add_note(str(problem))
 
     def _close(self) -> SandboxError | None:
+        """Make the engine what it was, roll everything back, and return what went wrong."""
         # connections that are out stay in their lanes until they are cut off
         self._pool_installed.close()
         if not self._have_turn():
