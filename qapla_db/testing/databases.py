@@ -193,6 +193,7 @@ class TestDatabase:
         from qapla_db.migrations.commands import recreate
 
         with files_read(self._databases) as files:
+            templates.make_droppable()
             recreate(templates.database)
         if not self._settings.backend.is_volatile(self._settings.url):
             self._dispose()

@@ -239,9 +239,9 @@ def preparing_url() -> Iterator[sa.URL]:
         embedded_server.stop(home / "data")
 
 
-@pytest.mark.parametrize("what", [None, "a materialized view"])
+@pytest.mark.parametrize("what", [None, "a materialized view", "a right"])
 def test_what_outlives_sessions(preparing_url: sa.URL, tmp_path: Path, what: str | None) -> None:
-    """Prepared transactions and subscriptions are undone, where rows are restored and copied."""
+    """Prepared transactions and subscriptions are undone, however a database is restored."""
     urls = {one: preparing_url.set(database=f"fresh_test_{one}") for one in ("main", "audit")}
     project = make_project(tmp_path, urls)
     if what is not None:
