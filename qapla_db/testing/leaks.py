@@ -21,6 +21,7 @@ from qapla_db.database import Database
 from qapla_db.errors import Leak
 from qapla_db.testing.listening import Listeners
 from qapla_db.testing.places import UNKNOWN, place
+from qapla_db.testing.sandboxes.statements import without_passwords
 
 __all__ = ["GRACE", "Watch"]
 
@@ -153,7 +154,11 @@ def _execute(connection: Connection, cursor: object, sql: str, *rest: object) ->
 def _described(one: Held, database: Database) -> str:
     pid = _pid(one.dbapi)
     process = "" if pid is None else f" (process {pid} on the server)"
-    last = "none of SQLAlchemy" if one.sql is None else " ".join(one.sql.split())[:SHOWN]
+    last = (
+        "none of SQLAlchemy"
+        if one.sql is None
+        else " ".join(without_passwords(one.sql).split())[:SHOWN]
+    )
     return (
         f"a connection of the database {database.name!r}{process}, taken by {one.place} in the "
         f"thread {one.thread!r} and not given back; its last statement: {last}. Close its session, "

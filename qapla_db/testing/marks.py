@@ -29,9 +29,10 @@ def needs_of(
     marks = list(node.iter_markers("database"))
     names = [name for mark in marks for name in mark.args]
     if marks and (not names or not all(isinstance(name, str) for name in names)):
+        wrong = next((repr(name) for name in names if not isinstance(name, str)), "none")
         raise Misuse(
-            f"{node.nodeid} has a mark 'database' that names none; write the names as text, such "
-            f"as @pytest.mark.database({database_key!r})"
+            f"{node.nodeid} has a mark 'database' that names {wrong}; write the names as text, "
+            f"such as @pytest.mark.database({database_key!r})"
         )
     real_commit = node.get_closest_marker("real_commit")
     if real_commit is not None and (real_commit.args or real_commit.kwargs):

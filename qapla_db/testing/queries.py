@@ -17,7 +17,7 @@ from sqlalchemy.orm import ORMExecuteState, Session
 from qapla_db.errors import Misuse, UnexpectedQueries
 from qapla_db.testing.listening import Listeners
 from qapla_db.testing.places import library_frames, place
-from qapla_db.testing.sandboxes.statements import parse
+from qapla_db.testing.sandboxes.statements import parse, without_passwords
 
 __all__ = ["Queries", "Query", "assert_queries", "no_lazy_loads", "recorded"]
 
@@ -48,7 +48,7 @@ class Query:
 
     def __str__(self) -> str:
         times = f" [{self.rows} rows]" if self.rows > 1 else ""
-        return f"{' '.join(self.sql.split())}{times}\n      {self.place}"
+        return f"{' '.join(without_passwords(self.sql).split())}{times}\n      {self.place}"
 
 
 class Queries(Sequence[Query]):
@@ -149,8 +149,7 @@ def no_lazy_loads() -> Iterator[None]:
     :raises UnexpectedQueries: an AssertionError that names the attribute and the line.
     """
     found: list[UnexpectedQueries] = []
-    _listen()
-    with _forbidding.during(found):
+    with _listening_to_sessions(), _forbidding.during(found):
         yield
     if found:
         raise found[0]
@@ -163,7 +162,19 @@ _forbidding: Listeners[list[UnexpectedQueries]] = Listeners()
 @cache
 def _listen() -> None:
     event.listen(Engine, "before_cursor_execute", _note)
-    event.listen(Session, "do_orm_execute", _forbid)
+
+
+@contextmanager
+def _listening_to_sessions() -> Iterator[None]:
+    if not event.contains(Session, "do_orm_execute", _forbid):
+        event.listen(Session, "do_orm_execute", _forbid)
+    try:
+        yield
+    finally:
+        # with any such listener sessions prepare each statement twice, and SQLAlchemy 2.0 cannot
+        # stream beside selectinload(); to take it away would disturb threads that just call it
+        if not _forbidding.now and threading.active_count() == 1:
+            event.remove(Session, "do_orm_execute", _forbid)
 
 
 def _note(

@@ -318,7 +318,9 @@ def test_a_starter_killed_in_the_middle_leaves_no_server(
     opened.touch()
 
     log = cluster / "server.log"
-    wait_until(lambda: "ready to accept" in log.read_text(), "the server is up")
+    # it may be ended before it is quite up
+    said = ("ready to accept", "shutdown request")
+    wait_until(lambda: any(one in log.read_text() for one in said), "the server is up")
     ended(cluster)
 
 

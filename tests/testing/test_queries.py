@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -278,3 +280,15 @@ def test_summary(pytester: pytest.Pytester, workers: list[str]) -> None:
     assert "test_none" not in result.stdout.str()
     result = pytester.runpytest_subprocess("--db-queries=1", "-p", "no:cacheprovider", *workers)
     assert "test_few" not in result.stdout.str()
+
+
+def test_no_lazy_loads_leaves_sessions_as_they_were() -> None:
+    """After it sessions have no listener, with which SQLAlchemy prepares each statement twice."""
+    program = (
+        "from sqlalchemy.orm import Session\n"
+        "from qapla_db.testing import no_lazy_loads\n"
+        "with no_lazy_loads(), no_lazy_loads():\n"
+        "    assert Session.dispatch.do_orm_execute\n"
+        "assert not Session.dispatch.do_orm_execute\n"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=60)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, nullcontext, suppress
+from contextlib import ExitStack, suppress
 
 import pytest
 import sqlalchemy as sa
@@ -25,7 +25,7 @@ from tests.testing.shop import (
     make_shop,
     names,
 )
-from tests.testing.world import Item, World, in_thread, sandbox_that_ends_with
+from tests.testing.world import Item, World, by_driver, in_thread, sandbox_that_ends_with
 
 SERVERS = ["postgresql", "sqlite", "mariadb"]
 PAIRS = [(main, audit) for main in SERVERS for audit in SERVERS]
@@ -248,28 +248,6 @@ def test_alembic_on_mariadb_is_caught(mariadb: World) -> None:
     finally:
         with mariadb.outside.begin() as connection:
             connection.exec_driver_sql("ALTER TABLE item DROP COLUMN IF EXISTS note")
-
-
-def by_driver(session: orm.Session, name: str) -> None:
-    """Store an item by a cursor of the driver."""
-    cursor = session.connection().connection.cursor()
-    cursor.execute(f"INSERT INTO item (name, amount) VALUES ('{name}', 1)")  # noqa: S608
-    cursor.close()
-
-
-@pytest.mark.parametrize("writes", [False, True])
-def test_a_commit_by_the_driver_above_another_session(world: World, writes: bool) -> None:
-    """It stays when a session that only read is rolled back; one that wrote warns."""
-    with sandbox(world), world.session() as first, world.session() as second:
-        first.scalars(sa.select(Item.name)).all()
-        if writes:
-            first.add(Item(name="first"))
-            first.flush()
-        by_driver(second, "second")
-        second.commit()
-        with pytest.warns(SandboxWarning, match="undid what") if writes else nullcontext():
-            first.rollback()
-        assert [] == world.names() if writes else ["second"] == world.names()
 
 
 # --- any order at all

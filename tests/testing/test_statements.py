@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from qapla_db.testing.sandboxes.statements import Kind, Statement, parse
+from qapla_db.testing.sandboxes.statements import Kind, Statement, parse, without_passwords
 
 KINDS = [
     ("SELECT 1", Kind.READ),
@@ -61,3 +61,37 @@ def test_kinds(text: str, kind: Kind) -> None:
 def test_savepoints(text: str, expected: Statement) -> None:
     """Statements about savepoints give the name, as the server would compare it."""
     assert expected == parse(text)
+
+
+@pytest.mark.parametrize(
+    "text, calls",
+    [
+        ("SELECT count(*), lower(name) FROM item WHERE id IN (1, 2) AND (amount > 0)", False),
+        ("SELECT pg_catalog.pg_get_userbyid(1)", False),
+        ("SELECT nextval('numbers')", False),
+        ("SELECT store_item('one')", True),
+        ('SELECT "Store"(1)', True),
+        ("SELECT shop.count(1)", False),
+    ],
+)
+def test_calls(text: str, calls: bool) -> None:
+    """A read that calls a function which is not known to write nothing may write."""
+    assert Statement(Kind.READ, calls=calls) == parse(text)
+
+
+@pytest.mark.parametrize(
+    "text, shown",
+    [
+        ("CREATE ROLE one PASSWORD 'it''s' LOGIN", "CREATE ROLE one PASSWORD '***' LOGIN"),
+        ("CREATE USER one IDENTIFIED BY 'x'", "CREATE USER one IDENTIFIED BY '***'"),
+        ("SET PASSWORD = PASSWORD('x')", "SET PASSWORD = PASSWORD('***')"),
+        (
+            "ALTER USER one IDENTIFIED VIA ed25519 USING PASSWORD('x')",
+            "ALTER USER one IDENTIFIED VIA ed25519 USING PASSWORD('***')",
+        ),
+        ("SELECT 'password' AS 'x'", "SELECT 'password' AS 'x'"),
+    ],
+)
+def test_passwords(text: str, shown: str) -> None:
+    """No password that a statement sets is shown."""
+    assert shown == without_passwords(text)

@@ -66,6 +66,13 @@ class World:
             connection.execute(sa.delete(Item))
 
 
+def by_driver(session: orm.Session, name: str) -> None:
+    """Store an item by a cursor of the driver."""
+    cursor = session.connection().connection.cursor()
+    cursor.execute(f"INSERT INTO item (name, amount) VALUES ('{name}', 1)")  # noqa: S608
+    cursor.close()
+
+
 def make_engine(url: sa.URL, **options: Any) -> Engine:
     """Build an engine as the backends do, with less in it."""
     engine = plain_engine(url, **options)

@@ -41,7 +41,7 @@ class _Psycopg(PinnedConnection):
         self._strange: dict[int, object] = {}
 
     def _take_over(self) -> None:
-        self._autocommit = self.raw.autocommit
+        self._autocommit = bool(self.raw.autocommit)
         if self._autocommit:
             self.raw.autocommit = False
 
@@ -60,6 +60,21 @@ class _Psycopg(PinnedConnection):
     @property
     def is_private(self) -> bool:
         return not self._strange
+
+    def stop_reading(self) -> None:
+        if self.is_reading:
+            self.raw.close()
+
+    def expose(self) -> None:
+        self._strange[id(self.raw)] = self.raw
+
+    @property
+    def is_reading(self) -> bool:
+        return self._status == self.ACTIVE
+
+    @property
+    def autocommits(self) -> bool:
+        return self._autocommit
 
     def _start(self) -> None:
         # the driver begins a transaction before the first statement, in a round trip of its own
@@ -174,7 +189,7 @@ class _PyMySQL(PinnedConnection):
     READ_ONLY_TRANSACTION = 1792
 
     def _take_over(self) -> None:
-        self._autocommit = self.raw.get_autocommit()
+        self._autocommit = bool(self.raw.get_autocommit())
         self.raw.autocommit(False)
 
     def _start(self) -> None:
@@ -192,6 +207,15 @@ class _PyMySQL(PinnedConnection):
     @property
     def lost(self) -> bool:
         return not self.raw.open
+
+    @property
+    def is_reading(self) -> bool:
+        # SSCursor: others would take its rows away
+        return bool(getattr(self.raw._result, "unbuffered_active", False))
+
+    @property
+    def autocommits(self) -> bool:
+        return self._autocommit
 
     def interrupt(self, engine: Engine) -> None:
         with engine.connect() as connection:

@@ -132,7 +132,7 @@ class Lanes:
                 self._commit(lane)
 
     def _suspect(self, lane: Lane | None) -> None:
-        """Take a transaction for one that wrote: what was done by the driver is not known."""
+        """Take a transaction for one that wrote: what a driver or a function did is not known."""
         self._savepoints.writes += 1
         if lane is not None and lane.savepoint is not None:
             lane.wrote = True
@@ -162,6 +162,7 @@ class Lanes:
         """
         self._closed = True
         self.turn.notify_all()
+        self._pinned.stop_reading()
         return self._pinned.end()
 
     def refuse(self) -> NoReturn:
@@ -180,12 +181,16 @@ class Lanes:
             level = options.get("isolation_level")
             read_only = options.get("qapla_db_read_only") or options.get("postgresql_readonly")
             checkout.lane = Lane(
+                cursors=checkout.cursors,
                 read_only=bool(read_only),
                 autocommit=self._autocommit if level is None else level == "AUTOCOMMIT",
             )
         return checkout.lane
 
     def _settle(self) -> None:
+        if self._closed:
+            self.refuse()
+        self._turns.wait_while(lambda: self._pinned.is_reading)
         if self._closed:
             self.refuse()
         self._savepoints.settle()
@@ -216,9 +221,11 @@ class Lanes:
             self._nest(lane, statement, text, run)
             return
         shield = self._shield(lane, kind)
-        if kind.may_write:
+        is_refused = lane.read_only and kind in (Kind.WRITE, Kind.DEFINE)
+        if kind.may_write and not is_refused:
             self._savepoints.writes += 1
             lane.wrote = True
+        lane.called = lane.called or statement.calls
         settings = self._pinned.settings_before(text, parameters)
         self._run(lane, kind, text, run, shield)
         lane.has_changed(settings)
@@ -303,6 +310,8 @@ class Lanes:
 
     def _commit(self, lane: Lane) -> None:
         savepoints = self._savepoints
+        if lane.called and not lane.wrote:
+            self._suspect(lane)
         try:
             if lane.lost:
                 raise SandboxConflict(lane.lost)

@@ -54,6 +54,8 @@ class PinnedConnection(ABC):
 
     def end(self) -> bool:
         """Roll everything back; False when the canary was gone."""
+        if self.lost:
+            return False
         intact = True
         try:
             self.run(f"ROLLBACK TO SAVEPOINT {CANARY}", "ROLLBACK")
@@ -104,6 +106,22 @@ class PinnedConnection(ABC):
 
     def is_used_by(self, cursor: object) -> None:  # noqa: B027
         """Know that SQLAlchemy has made a cursor."""
+
+    @property
+    def is_reading(self) -> bool:
+        """Whether a cursor of the driver has rows to come, so that nothing else can be said."""
+        return False
+
+    @property
+    def autocommits(self) -> bool:
+        """Whether the driver was set to commit each statement."""
+        return False
+
+    def stop_reading(self) -> None:  # noqa: B027
+        """Give up a connection on which rows are still to come."""
+
+    def expose(self) -> None:  # noqa: B027
+        """Know that somebody has the driver's connection itself."""
 
     @property
     def failed(self) -> bool:

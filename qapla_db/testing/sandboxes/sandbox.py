@@ -95,7 +95,7 @@ class Sandbox:
                 self._savepoints,
                 self._pinned,
                 wait=wait,
-                autocommit=_is_autocommit(engine.dialect),
+                autocommit=_is_autocommit(engine.dialect) or self._pinned.autocommits,
             )
             self._pool = SandboxPool(self._connection.connection, engine, self._lanes)
             self._installed = ExitStack()
@@ -311,6 +311,14 @@ def _replacements(dialect: Dialect, lanes: Lanes, pinned: PinnedConnection) -> d
     }
     for name in ("do_execute", "do_executemany", "do_execute_no_params"):
         replacements[name] = _executing(getattr(dialect, name), lanes)
+    get_driver_connection = dialect.get_driver_connection
+
+    def expose(dbapi_connection: Any) -> Any:
+        if dbapi_connection is pinned.raw:
+            pinned.expose()
+        return get_driver_connection(dbapi_connection)
+
+    replacements["get_driver_connection"] = expose
     for name in ("set_isolation_level", "set_readonly", "set_deferrable"):
         if hasattr(dialect, name):
             replacements[name] = _sparing(getattr(dialect, name), pinned.raw)

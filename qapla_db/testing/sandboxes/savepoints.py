@@ -48,6 +48,10 @@ class Lane:
     """A statement failed, and the server takes nothing but a rollback."""
     committed: bool = False
     """Committed, and waits for lanes above it that wrote."""
+    cursors: Mapping[int, object] = field(default_factory=dict)
+    """Cursors of the driver that its connection gave out; they may have written."""
+    called: bool = False
+    """It has called a function, which may have written."""
     swallowed: list[tuple[int, str]] = field(default_factory=list)
     """Who committed inside it since it first wrote, and in how many of its savepoints."""
     overwritten: str = ""
@@ -67,6 +71,10 @@ class Lane:
                 self.settings.pop(name, None)
             else:
                 self.settings.setdefault(name, before)
+
+    @property
+    def may_have_written(self) -> bool:
+        return self.wrote or self.called or bool(self.cursors)
 
     @property
     def is_uncommitted(self) -> bool:
@@ -120,7 +128,7 @@ class Savepoints:
 
     def give_up(self, lane: Lane) -> None:
         """Remove the savepoint of a lane that wrote nothing."""
-        if any(other.wrote for other in self._above(lane)):
+        if any(other.may_have_written for other in self._above(lane)):
             # to release it would release theirs; it may stay where it is
             self._clear_top()
             self._stack.remove(lane)

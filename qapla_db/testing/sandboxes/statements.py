@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from enum import Enum, auto
 from functools import lru_cache
 
-__all__ = ["Kind", "Statement", "parse"]
+__all__ = ["Kind", "Statement", "parse", "without_passwords"]
 
 
 class Kind(Enum):
@@ -40,10 +40,14 @@ class Kind(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Statement:
-    """A statement's kind, and for savepoint statements the name in it."""
+    """A statement's kind, and for savepoint statements the name in it.
+
+    :ivar calls: it reads, and calls a function that may write.
+    """
 
     kind: Kind
     savepoint: str = ""
+    calls: bool = False
 
 
 _LEADING = re.compile(r"(?:\s+|--[^\n]*(?:\n|$)|/\*.*?\*/|\()*", re.DOTALL)
@@ -68,6 +72,33 @@ _WORDS = {
     Kind.WRITE: "insert update delete merge replace truncate copy load import",
     Kind.DEFINE: "create alter drop rename comment grant revoke reindex",
 }
+# words before a parenthesis that call nothing, and functions of the servers that write nothing
+_HARMLESS = """
+select from where and or not in exists any all some as on using join lateral values over filter
+group by having union intersect except case when then else between like limit offset array row
+cast extract interval distinct materialized order partition within return is returning only set
+char varchar character numeric decimal float binary bit time timestamp count sum avg min max
+array_agg string_agg group_concat json_agg jsonb_agg json_object_agg bool_and bool_or every
+row_number rank dense_rank lag lead first_value last_value ntile coalesce nullif greatest least
+lower upper length char_length trim ltrim rtrim substr substring replace concat concat_ws position
+left right lpad rpad format round floor ceil ceiling abs mod power sqrt sign random rand now
+current_timestamp date date_trunc date_part age to_char to_date to_timestamp strftime julianday
+datetime unix_timestamp from_unixtime date_format year month day hour minute second timestampdiff
+json_extract json_array_length jsonb_array_length json_build_object jsonb_build_object
+json_array_elements jsonb_array_elements to_json to_jsonb unnest generate_series array_length
+cardinality nextval currval lastval setval last_insert_id current_setting set_config to_regclass
+version pg_backend_pid connection_id pg_sleep sleep database schema user current_database
+current_schema typeof total_changes changes last_insert_rowid to_tsvector to_tsquery
+plainto_tsquery websearch_to_tsquery ts_rank similarity if ifnull iif instr printf
+hashtextextended md5 sha256 encode decode convert regexp_replace regexp_matches
+"""
+_PASSWORDS = re.compile(
+    r"(\b(?:password|identified\s+(?:by|(?:with|via)\s+\S+\s+(?:by|as|using)))"
+    r"(?:\s*=\s*|\s+)(?:password\s*\(\s*)?)'(?:[^']|'')*'",
+    re.IGNORECASE,
+)
+_CALLS = re.compile(r"(?:(\w+)\s*\.\s*)?\b([a-z_]\w*)\s*\(", re.IGNORECASE)
+_CALL_NOTHING = frozenset(_HARMLESS.split())
 _KINDS = {word: kind for kind, words in _WORDS.items() for word in words.split()}
 
 
@@ -87,11 +118,25 @@ def parse(statement: str) -> Statement:
     match = _WORD.match(body)
     word = match[0].lower() if match else ""
     kind = _KINDS.get(word, Kind.OTHER)
-    return Statement(_read_kind(word, body) if kind is Kind.READ else kind)
+    if kind is not Kind.READ:
+        return Statement(kind)
+    body = _TEXTS.sub(" q ", body)
+    return Statement(_read_kind(word, body), calls=_may_call(body))
+
+
+def without_passwords(statement: str) -> str:
+    """Return a statement, to be shown, with three stars for each password that it sets."""
+    return _PASSWORDS.sub(r"\1'***'", statement)
+
+
+def _may_call(body: str) -> bool:
+    return any(
+        schema.lower() != "pg_catalog" and name.lower() not in _CALL_NOTHING
+        for schema, name in _CALLS.findall(body)
+    )
 
 
 def _read_kind(word: str, body: str) -> Kind:
-    body = _TEXTS.sub("", body)
     if _LOCKS.search(body):
         return Kind.LOCK
     if word in ("select", "with") and _INTO_TABLE.search(body):

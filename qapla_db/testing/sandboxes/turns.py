@@ -6,7 +6,7 @@ import threading
 import time
 from collections.abc import Callable
 
-from qapla_db.errors import SandboxConflict
+from qapla_db.errors import SandboxConflict, SandboxError
 from qapla_db.testing.sandboxes.savepoints import REMEDY, Lane
 
 __all__ = ["Turns"]
@@ -54,6 +54,23 @@ class Turns:
         lane.holds = True
         lane.thread = threading.current_thread()
         self._holders.append(lane)
+
+    def wait_while(self, is_reading: Callable[[], bool]) -> None:
+        """Wait until nobody reads rows on the connection, with a cursor of the driver.
+
+        :raises SandboxError: he does not end in time, as he may wait for us.
+        """
+        if not is_reading():
+            return
+        deadline = time.monotonic() + self._wait
+        while is_reading():
+            if time.monotonic() > deadline:
+                raise SandboxError(
+                    f"database {self._database!r}: a COPY, or a cursor of the driver that fetches "
+                    f"row by row, has had the one connection of the sandbox for {self._wait:g} s; "
+                    f"end it before the next statement of another session, or {REMEDY}"
+                )
+            self.condition.wait(_POLL / 10)
 
     def give_back(self, lane: Lane) -> None:
         """Let those go on that wait for a transaction."""
