@@ -288,7 +288,7 @@ def test_no_lazy_loads_leaves_sessions_as_they_were() -> None:
         "from sqlalchemy.orm import Session\n"
         "from qapla_db.testing import no_lazy_loads\n"
         "with no_lazy_loads(), no_lazy_loads():\n"
-        "    assert Session.dispatch.do_orm_execute\n"
-        "assert not Session.dispatch.do_orm_execute\n"
+        "    assert Session().dispatch.do_orm_execute\n"
+        "assert not Session().dispatch.do_orm_execute\n"
     )
     subprocess.run([sys.executable, "-c", program], check=True, timeout=60)
