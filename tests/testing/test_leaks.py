@@ -59,9 +59,13 @@ def test_session(main: Database, watch: Watch, isolated: bool) -> None:
     def block() -> None:
         with watch.nothing_left([main]):
             session.execute(sa.text("SELECT 1"))
-            session.execute(sa.text("SELECT 2 -- the last"))
+            session.execute(sa.text("SELECT 2 -- the last, PASSWORD 'hunter2'"))
             if main.backend.name == "postgresql":
-                pids.append(session.scalar(sa.text("SELECT pg_backend_pid() -- the last")))
+                pids.append(
+                    session.scalar(
+                        sa.text("SELECT pg_backend_pid() -- the last, PASSWORD 'hunter2'")
+                    )
+                )
 
     pids: list[object] = []
     with (
@@ -74,7 +78,7 @@ def test_session(main: Database, watch: Watch, isolated: bool) -> None:
     message = str(info.value)
     assert "test_leaks.py" in message
     assert "in block in the thread 'MainThread'" in message
-    assert "-- the last" in message
+    assert "-- the last, PASSWORD '***'" in message
     for pid in pids:
         assert f"(process {pid} on the server)" in message
     assert 1 == message.count("\n")

@@ -331,6 +331,20 @@ def test_sessions_in_conflict(project: Project) -> None:
     assert "ERROR test_it.py::TestConflict::test_hidden" in output
 
 
+def test_a_mark_with_a_list(postgresql_project: Project) -> None:
+    """The names of a mark are arguments; a list of them is shown, with what to write."""
+    output = postgresql_project.run(
+        """
+        @pytest.mark.database(["main"])
+        class TestList(ShipFixture):
+            def test_it(self):
+                pass
+        """,
+        expect=1,
+    )
+    assert "has a mark 'database' that names ['main']; write the names as text" in output
+
+
 def test_what_breaks_a_sandbox(project: Project) -> None:
     """It is named with its line, and the database, which is made anew, is nobody's task."""
     output = project.run(

@@ -292,3 +292,13 @@ def test_no_lazy_loads_leaves_sessions_as_they_were() -> None:
         "assert not Session().dispatch.do_orm_execute\n"
     )
     subprocess.run([sys.executable, "-c", program], check=True, timeout=60)
+
+
+def test_no_password_in_the_message() -> None:
+    """Statements are shown without the passwords that they set."""
+    engine = sa.create_engine("sqlite://")
+    with pytest.raises(UnexpectedQueries, match=r"PASSWORD '\*\*\*'") as caught:
+        with assert_queries(exactly=0), engine.connect() as connection:
+            connection.exec_driver_sql("SELECT 1 -- CREATE ROLE one PASSWORD 'hunter2'")
+    engine.dispose()
+    assert "hunter2" not in str(caught.value)

@@ -72,6 +72,21 @@ def test_a_driver_s_write_above_a_reader(world: World, end: str) -> None:
         assert [] == world.names()
 
 
+@pytest.mark.parametrize("end", ["commit", "rollback", "close"])
+def test_a_driver_s_write_in_autocommit(postgresql: World, mariadb: World, end: str) -> None:
+    """It stays, however its connection ends, when a session that read before is rolled back."""
+    for world in (postgresql, mariadb):
+        with sandbox(world), world.session() as reader:
+            reader.scalars(sa.select(Item.name)).all()
+            connection = world.engine.connect().execution_options(isolation_level="AUTOCOMMIT")
+            with connection.connection.cursor() as cursor:
+                cursor.execute(BY_CLIENT_CURSOR)
+            getattr(connection, end)()
+            connection.close()
+            reader.rollback()
+            assert ["one"] == world.names()
+
+
 def test_a_write_that_a_read_only_session_is_refused(postgresql: World) -> None:
     """It changes nothing for others: what a cursor of the driver wrote is rolled back."""
     with sandbox(postgresql), postgresql.session() as session:

@@ -71,7 +71,7 @@ def test_savepoints(text: str, expected: Statement) -> None:
         ("SELECT nextval('numbers')", False),
         ("SELECT store_item('one')", True),
         ('SELECT "Store"(1)', True),
-        ("SELECT shop.count(1)", False),
+        ("SELECT shop.count(1)", True),
     ],
 )
 def test_calls(text: str, calls: bool) -> None:
@@ -85,6 +85,8 @@ def test_calls(text: str, calls: bool) -> None:
         ("CREATE ROLE one PASSWORD 'it''s' LOGIN", "CREATE ROLE one PASSWORD '***' LOGIN"),
         ("CREATE USER one IDENTIFIED BY 'x'", "CREATE USER one IDENTIFIED BY '***'"),
         ("SET PASSWORD = PASSWORD('x')", "SET PASSWORD = PASSWORD('***')"),
+        ("SET PASSWORD FOR one=PASSWORD('x')", "SET PASSWORD FOR one=PASSWORD('***')"),
+        ("SET PASSWORD FOR one = '*x'", "SET PASSWORD FOR one = '***'"),
         (
             "ALTER USER one IDENTIFIED VIA ed25519 USING PASSWORD('x')",
             "ALTER USER one IDENTIFIED VIA ed25519 USING PASSWORD('***')",

@@ -10,7 +10,7 @@ from sqlalchemy.engine import Connection, Engine
 
 from qapla_db.errors import SandboxError
 from qapla_db.testing.sandboxes.local_settings import changed_settings
-from qapla_db.testing.sandboxes.pinned import CANARY, SPARE, PinnedConnection
+from qapla_db.testing.sandboxes.pinned import CANARY, PinnedConnection
 from qapla_db.testing.sandboxes.statements import Kind
 
 __all__ = ["pin", "supports"]
@@ -18,7 +18,7 @@ __all__ = ["pin", "supports"]
 
 class _Psycopg(PinnedConnection):
     failure_poisons = True
-    takes_batches = True
+    spare = "qapla_db_0"
     # of libpq
     IDLE, ACTIVE, FAILED = 0, 1, 3
     COMMAND_OK = 1
@@ -78,7 +78,7 @@ class _Psycopg(PinnedConnection):
 
     def _start(self) -> None:
         # the driver begins a transaction before the first statement, in a round trip of its own
-        commands = f"SAVEPOINT {CANARY}", f"SAVEPOINT {SPARE}"
+        commands = f"SAVEPOINT {CANARY}", f"SAVEPOINT {self.spare}"
         options = self.raw.isolation_level, self.raw.read_only, self.raw.deferrable
         if any(one is not None for one in options):
             self.run(*commands)

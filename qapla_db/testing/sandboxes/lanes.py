@@ -27,7 +27,7 @@ from sqlalchemy.engine import Connection
 from qapla_db.errors import SandboxConflict, SandboxError
 from qapla_db.testing.sandboxes.pinned import PinnedConnection
 from qapla_db.testing.sandboxes.savepoints import REMEDY, Lane, Savepoints
-from qapla_db.testing.sandboxes.statements import Kind, Statement, parse
+from qapla_db.testing.sandboxes.statements import Kind, Statement, parse, without_passwords
 from qapla_db.testing.sandboxes.turns import Turns
 
 __all__ = ["Checkout", "Lanes", "SandboxWarning"]
@@ -126,17 +126,10 @@ class Lanes:
         with self.turn:
             self._settle()
             lane, checkout.lane = checkout.lane, None
-            if checkout.cursors:
-                self._suspect(lane)
             if lane is not None:
                 self._commit(lane)
-
-    def _suspect(self, lane: Lane | None) -> None:
-        """Take a transaction for one that wrote: what a driver or a function did is not known."""
-        self._savepoints.writes += 1
-        if lane is not None and lane.savepoint is not None:
-            lane.wrote = True
-            _overwrite(lane, self._savepoints.writers_above(lane))
+            elif checkout.cursors:
+                self._savepoints.writes += 1  # by a cursor of the driver that was kept
 
     def rollback(self, checkout: Checkout) -> None:
         """Roll the transaction of a connection back."""
@@ -190,7 +183,7 @@ class Lanes:
     def _settle(self) -> None:
         if self._closed:
             self.refuse()
-        self._turns.wait_while(lambda: self._pinned.is_reading)
+        self._turns.wait_for_rows(self._pinned)
         if self._closed:
             self.refuse()
         self._savepoints.settle()
@@ -267,8 +260,8 @@ class Lanes:
         finally:
             self._pinned.after(read_only=lane.read_only)
             if not self._pinned.lost and not self._pinned.in_transaction:
-                # its first words say enough, and hold no password
-                words = " ".join(text.split()[:3])
+                # its first words say enough
+                words = " ".join(without_passwords(text).split()[:3])
                 self._savepoints.breaks(f"the statement {words!r}")
 
     def _nest(
@@ -310,8 +303,11 @@ class Lanes:
 
     def _commit(self, lane: Lane) -> None:
         savepoints = self._savepoints
-        if lane.called and not lane.wrote:
-            self._suspect(lane)
+        if lane.may_have_written and not lane.wrote:
+            savepoints.writes += 1
+            if lane.savepoint is not None:
+                lane.wrote = True
+                _overwrite(lane, savepoints.writers_above(lane))
         try:
             if lane.lost:
                 raise SandboxConflict(lane.lost)

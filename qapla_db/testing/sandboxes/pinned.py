@@ -10,13 +10,10 @@ from sqlalchemy.engine import Connection, Engine
 
 from qapla_db.testing.sandboxes.statements import Kind
 
-__all__ = ["CANARY", "SPARE", "PinnedConnection"]
+__all__ = ["CANARY", "PinnedConnection"]
 
 CANARY = "qapla_db_canary"
 """The first savepoint in the outer transaction; it is gone when somebody really committed."""
-
-SPARE = "qapla_db_0"
-"""The second one, where that costs nothing: for the first transaction of the application."""
 
 
 class PinnedConnection(ABC):
@@ -32,8 +29,8 @@ class PinnedConnection(ABC):
     one_at_a_time: ClassVar[bool] = False
     """Transactions of several threads wait for each other, whatever they do."""
 
-    takes_batches: ClassVar[bool] = False
-    """Several commands go to the server at once."""
+    spare: ClassVar[str] = ""
+    """The savepoint behind the canary, where that costs nothing: for the first transaction."""
 
     def __init__(self, connection: Connection) -> None:
         self.raw: Any = connection.connection.dbapi_connection
@@ -156,9 +153,9 @@ class PinnedConnection(ABC):
     def commit(self, savepoint: str, spare: str = "") -> None:
         """Release a savepoint, or raise what a commit would raise.
 
-        :param spare: the name of one to set after that.
+        :param spare: the name of one to set after that, where :attr:`is_private` can be true.
         """
-        self.run(f"RELEASE SAVEPOINT {savepoint}", *([f"SAVEPOINT {spare}"] if spare else []))
+        self.release(savepoint)
 
     def undo(self, savepoint: str) -> None:
         """Undo what happened since a savepoint, and remove it."""

@@ -4,7 +4,7 @@ RELEASE and ROLLBACK TO take along every savepoint above theirs. A transaction
 that wrote nothing loses nothing by that: its savepoint is set again, on top,
 before its next statement.
 
-Where commands go to the server in batches, a commit sets a savepoint for the
+Where several commands go to the server at once, a commit sets a savepoint for the
 next transaction too, and the one of a transaction that only read is rolled back
 to when the next one begins. Nobody may use the driver's own cursors then, for
 what they do belongs to no savepoint that we know.
@@ -20,7 +20,7 @@ from dataclasses import dataclass, field
 
 from qapla_db.errors import SandboxBroken
 from qapla_db.testing.places import place
-from qapla_db.testing.sandboxes.pinned import SPARE, PinnedConnection
+from qapla_db.testing.sandboxes.pinned import PinnedConnection
 
 __all__ = ["REMEDY", "Lane", "Savepoints"]
 
@@ -96,7 +96,7 @@ class Savepoints:
         self.writes = 0
         self._pinned = pinned
         self._stack: list[Lane] = []
-        self._spare = SPARE if pinned.takes_batches else ""
+        self._spare = pinned.spare
         self._left = ""
         self._numbers = itertools.count(1)
 
@@ -206,7 +206,7 @@ class Savepoints:
             for other in uncommitted:
                 other.swallowed.append((len(other.nested), str(lane)))
             return
-        spare = self.name() if self._puts_off else ""
+        spare = self.name() if self._pinned.is_private else ""
         try:
             self._pinned.commit(lane.savepoint, spare)
         except self._pinned.dbapi.Error:
@@ -215,13 +215,9 @@ class Savepoints:
         self._cut(lane)
         self._spare = spare
 
-    @property
-    def _puts_off(self) -> bool:
-        return self._pinned.takes_batches and self._pinned.is_private
-
     def leave(self, lane: Lane) -> None:
         """Undo what a function may have done that a lane has called which only read."""
-        put_off = self._puts_off and lane is self._stack[-1] and not lane.failed
+        put_off = self._pinned.is_private and lane is self._stack[-1] and not lane.failed
         if not put_off or lane.settings or lane.read_only:
             self.undo(lane)
             return
@@ -287,7 +283,7 @@ class Savepoints:
         self.writes += 1
         self._left = ""
         self._pinned.begin_again()
-        self._spare = SPARE if self._pinned.takes_batches else ""
+        self._spare = self._pinned.spare
 
     def ended_by(self, what: str) -> SandboxBroken:
         """Make the error of an outer transaction that somebody else has ended."""

@@ -93,8 +93,8 @@ plainto_tsquery websearch_to_tsquery ts_rank similarity if ifnull iif instr prin
 hashtextextended md5 sha256 encode decode convert regexp_replace regexp_matches
 """
 _PASSWORDS = re.compile(
-    r"(\b(?:password|identified\s+(?:by|(?:with|via)\s+\S+\s+(?:by|as|using)))"
-    r"(?:\s*=\s*|\s+)(?:password\s*\(\s*)?)'(?:[^']|'')*'",
+    r"(\bpassword\s*(?:[=(]\s*|(?<=\s))|\bpassword\s+for\s+\S+\s*=\s*"
+    r"|\bidentified\s+(?:by|(?:with|via)\s+\S+\s+(?:by|as|using))\s+)'(?:[^']|'')*'",
     re.IGNORECASE,
 )
 _CALLS = re.compile(r"(?:(\w+)\s*\.\s*)?\b([a-z_]\w*)\s*\(", re.IGNORECASE)
@@ -131,7 +131,7 @@ def without_passwords(statement: str) -> str:
 
 def _may_call(body: str) -> bool:
     return any(
-        schema.lower() != "pg_catalog" and name.lower() not in _CALL_NOTHING
+        schema.lower() != "pg_catalog" and (schema or name.lower() not in _CALL_NOTHING)
         for schema, name in _CALLS.findall(body)
     )
 

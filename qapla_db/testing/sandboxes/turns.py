@@ -7,11 +7,13 @@ import time
 from collections.abc import Callable
 
 from qapla_db.errors import SandboxConflict, SandboxError
+from qapla_db.testing.sandboxes.pinned import PinnedConnection
 from qapla_db.testing.sandboxes.savepoints import REMEDY, Lane
 
 __all__ = ["Turns"]
 
 _POLL = 0.05
+_SOON = 0.005
 
 
 class Turns:
@@ -55,22 +57,22 @@ class Turns:
         lane.thread = threading.current_thread()
         self._holders.append(lane)
 
-    def wait_while(self, is_reading: Callable[[], bool]) -> None:
-        """Wait until nobody reads rows on the connection, with a cursor of the driver.
+    def wait_for_rows(self, pinned: PinnedConnection) -> None:
+        """Wait until a cursor of the driver has no rows to come.
 
-        :raises SandboxError: he does not end in time, as he may wait for us.
+        :raises SandboxError: it has in the end, for who fetches them may wait for us.
         """
-        if not is_reading():
+        if not pinned.is_reading:
             return
         deadline = time.monotonic() + self._wait
-        while is_reading():
+        while pinned.is_reading:
             if time.monotonic() > deadline:
                 raise SandboxError(
                     f"database {self._database!r}: a COPY, or a cursor of the driver that fetches "
                     f"row by row, has had the one connection of the sandbox for {self._wait:g} s; "
                     f"end it before the next statement of another session, or {REMEDY}"
                 )
-            self.condition.wait(_POLL / 10)
+            self.condition.wait(_SOON)
 
     def give_back(self, lane: Lane) -> None:
         """Let those go on that wait for a transaction."""
