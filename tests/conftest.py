@@ -91,6 +91,15 @@ def postgresql_url(postgresql_directory: Path) -> sa.URL:
     return embedded_server.start(postgresql_directory).url()
 
 
+@pytest.fixture(scope="session")
+def preparing_url() -> Iterator[sa.URL]:
+    """Another server, whose transactions can be prepared."""
+    with servers.directory("preparing") as home:
+        options = {"fsync": "off", "max_prepared_transactions": "4"}
+        yield embedded_server.start(home / "data", options).url()
+        embedded_server.stop(home / "data")
+
+
 def _conninfo(url: sa.URL) -> str:
     return f"host={url.query['host']} user={url.username} dbname={url.database}"
 

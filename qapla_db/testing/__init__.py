@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from qapla_db.testing.migrations.rehearsal import Rehearse as Rehearse
     from qapla_db.testing.queries import assert_queries as assert_queries
     from qapla_db.testing.queries import no_lazy_loads as no_lazy_loads
-    from qapla_db.testing.sandboxes.lanes import SandboxWarning as SandboxWarning
+    from qapla_db.testing.sandboxes.conflicts import SandboxWarning as SandboxWarning
     from qapla_db.testing.sandboxes.sandbox import sandbox as sandbox
 
 __all__ = [
@@ -35,7 +35,7 @@ __all__ = [
 _MODULES = {
     "BaseApplicationFixture": "fixture",
     "Rehearse": "migrations.rehearsal",
-    "SandboxWarning": "sandboxes.lanes",
+    "SandboxWarning": "sandboxes.conflicts",
     "assert_queries": "queries",
     "fixtures_for": "functions",
     "migration_tests": "migrations",

@@ -11,9 +11,7 @@ import pytest
 import sqlalchemy as sa
 
 from qapla_db import Database
-from qapla_db.backends import embedded_server
 from qapla_db.errors import ServerError
-from tests import servers
 from tests.support import WAIT, make_application
 
 
@@ -164,15 +162,6 @@ LEFT = {
         ],
     ),
 }
-
-
-@pytest.fixture(scope="module")
-def preparing_url() -> Iterator[sa.URL]:
-    """A server whose transactions can be prepared."""
-    with servers.directory("preparing") as home:
-        options = {"fsync": "off", "max_prepared_transactions": "4"}
-        yield embedded_server.start(home / "data", options).url()
-        embedded_server.stop(home / "data")
 
 
 @pytest.mark.parametrize("what", LEFT)

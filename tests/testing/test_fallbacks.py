@@ -4,14 +4,11 @@ from __future__ import annotations
 
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
 
-from qapla_db.backends import embedded_server
-from tests import servers
 from tests.conftest import FreshURL
 from tests.support import plain_engine
 from tests.testing.projects import REVISION, Project, make_project
@@ -228,15 +225,6 @@ class TestLeft(ShipFixture):
         assert SEED == names()
         assert 0 == execute("SELECT count(*) FROM pg_subscription").scalar()
 """
-
-
-@pytest.fixture(scope="module")
-def preparing_url() -> Iterator[sa.URL]:
-    """A server whose transactions can be prepared."""
-    with servers.directory("preparing") as home:
-        options = {"fsync": "off", "max_prepared_transactions": "4"}
-        yield embedded_server.start(home / "data", options).url()
-        embedded_server.stop(home / "data")
 
 
 @pytest.mark.parametrize("what", [None, "a materialized view", "a right"])

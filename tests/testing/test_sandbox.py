@@ -8,7 +8,8 @@ import pytest
 import sqlalchemy as sa
 from sqlalchemy import orm
 
-from qapla_db.testing.sandboxes.sandbox import SandboxWarning, sandbox
+from qapla_db.testing import SandboxWarning
+from qapla_db.testing.sandboxes.sandbox import sandbox
 from tests.testing.world import (
     Item,
     World,

@@ -13,7 +13,8 @@ import sqlalchemy as sa
 from webtest import TestApp
 
 from qapla_db.backends import get_backend
-from qapla_db.testing.sandboxes.sandbox import SandboxWarning, sandbox
+from qapla_db.testing import SandboxWarning
+from qapla_db.testing.sandboxes.sandbox import sandbox
 from tests.testing.shop import CLIENTS, SECONDS, Event, Order, Shop, make_shop, names, place
 from tests.testing.world import in_thread
 

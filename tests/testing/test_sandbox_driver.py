@@ -11,7 +11,8 @@ import pytest
 import sqlalchemy as sa
 
 from qapla_db.errors import SandboxBroken, SandboxError
-from qapla_db.testing.sandboxes.sandbox import SandboxWarning, sandbox
+from qapla_db.testing import SandboxWarning
+from qapla_db.testing.sandboxes.sandbox import sandbox
 from tests.testing.world import Item, World, by_driver, make_world, sandbox_that_ends_with
 
 STORE_POSTGRESQL = """
@@ -79,8 +80,9 @@ def test_a_driver_s_write_in_autocommit(postgresql: World, mariadb: World, end: 
         with sandbox(world), world.session() as reader:
             reader.scalars(sa.select(Item.name)).all()
             connection = world.engine.connect().execution_options(isolation_level="AUTOCOMMIT")
-            with connection.connection.cursor() as cursor:
-                cursor.execute(BY_CLIENT_CURSOR)
+            cursor: Any = connection.connection.cursor()
+            cursor.execute(BY_CLIENT_CURSOR)
+            cursor.close()
             getattr(connection, end)()
             connection.close()
             reader.rollback()
@@ -128,7 +130,7 @@ def test_a_cursor_that_has_rows_to_come(postgresql: World, sends: str | None) ->
 
 def test_rows_to_come_at_the_end(postgresql: World) -> None:
     """A sandbox ends, and the next one works, where rows were never fetched."""
-    with sandbox_that_ends_with(postgresql, SandboxBroken, "was lost"):
+    with sandbox_that_ends_with(postgresql, SandboxBroken, "had rows to come"):
         connection = postgresql.engine.raw_connection()
         cursor: Any = connection.cursor()
         rows = cursor.stream("SELECT generate_series(1, 3)")

@@ -15,7 +15,8 @@ from sqlalchemy import orm
 from qapla_db import Database
 from qapla_db.backends import get_backend
 from qapla_db.errors import SandboxBroken, SandboxConflict
-from qapla_db.testing.sandboxes.sandbox import SandboxWarning, sandbox
+from qapla_db.testing import SandboxWarning
+from qapla_db.testing.sandboxes.sandbox import sandbox
 from tests.testing.shop import (
     EventWriteDriver,
     Order,

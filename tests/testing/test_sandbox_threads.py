@@ -12,7 +12,8 @@ import pytest
 import sqlalchemy as sa
 
 from qapla_db.errors import SandboxConflict
-from qapla_db.testing.sandboxes.sandbox import SandboxWarning, sandbox
+from qapla_db.testing import SandboxWarning
+from qapla_db.testing.sandboxes.sandbox import sandbox
 from tests.testing.world import (
     SECONDS,
     SLOW,

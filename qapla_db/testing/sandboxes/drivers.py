@@ -61,9 +61,11 @@ class _Psycopg(PinnedConnection):
     def is_private(self) -> bool:
         return not self._strange
 
-    def stop_reading(self) -> None:
-        if self.is_reading:
-            self.raw.close()
+    def stop_reading(self) -> bool:
+        if not self.is_reading:
+            return False
+        self.raw.close()
+        return True
 
     def expose(self) -> None:
         self._strange[id(self.raw)] = self.raw

@@ -15,7 +15,6 @@ for ROLLBACK. Savepoints are a stack and transactions are not, hence the rules:
 from __future__ import annotations
 
 import logging
-import warnings
 from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -25,18 +24,15 @@ from weakref import ReferenceType
 from sqlalchemy.engine import Connection
 
 from qapla_db.errors import SandboxConflict, SandboxError
+from qapla_db.testing.sandboxes.conflicts import SandboxWarning, conflict, tell, undone
 from qapla_db.testing.sandboxes.pinned import PinnedConnection
-from qapla_db.testing.sandboxes.savepoints import REMEDY, Lane, Savepoints
+from qapla_db.testing.sandboxes.savepoints import Lane, Savepoints
 from qapla_db.testing.sandboxes.statements import Kind, Statement, parse, without_passwords
 from qapla_db.testing.sandboxes.turns import Turns
 
-__all__ = ["Checkout", "Lanes", "SandboxWarning"]
+__all__ = ["Checkout", "Lanes"]
 
 log = logging.getLogger("qapla_db")
-
-
-class SandboxWarning(UserWarning):
-    """A rollback undid what other transactions of the test had committed."""
 
 
 @dataclass(eq=False, slots=True)
@@ -69,6 +65,7 @@ class Lanes:
     ) -> None:
         self.database = savepoints.database
         self.conflict: SandboxConflict | None = None
+        self.was_reading = False
         self._savepoints = savepoints
         self._pinned = pinned
         self._turns = Turns(self.database, wait)
@@ -137,7 +134,7 @@ class Lanes:
             self._settle()
             lane, checkout.lane = checkout.lane, None
             if lane is not None:
-                _tell(self._rollback(lane))
+                tell(self._rollback(lane))
 
     def abandon(self, checkout: Checkout) -> None:
         """Roll back later what a connection left open.
@@ -155,7 +152,7 @@ class Lanes:
         """
         self._closed = True
         self.turn.notify_all()
-        self._pinned.stop_reading()
+        self.was_reading = self._pinned.stop_reading()
         return self._pinned.end()
 
     def refuse(self) -> NoReturn:
@@ -277,7 +274,7 @@ class Lanes:
             del lane.nested[index:]  # ours stays: to release it would release theirs
             return
         if others:
-            raise self._conflict(lane, others[-1], "used a savepoint after that")
+            raise conflict(self.database, lane, others[-1], "used a savepoint after that")
         if kind is Kind.SAVEPOINT:
             ours = self._savepoints.name()
             self._run(lane, kind, f"SAVEPOINT {ours}", run)
@@ -293,11 +290,12 @@ class Lanes:
             lane.swallowed = [(min(at, index), other) for at, other in lane.swallowed]
             return
         if lane.overwritten:
-            raise self._conflict(lane, lane.overwritten, "went back to a savepoint after that")
+            what = "went back to a savepoint after that"
+            raise conflict(self.database, lane, lane.overwritten, what)
         self._run(lane, kind, f"ROLLBACK TO SAVEPOINT {ours}", run)
         del lane.nested[index + 1 :]
         lane.failed = False
-        _tell(self._undone(lane, depth=index + 1))
+        tell(undone(self.database, lane, depth=index + 1))
 
     # --- ends
 
@@ -314,7 +312,7 @@ class Lanes:
             if lane.savepoint is None:
                 return
             if lane.failed:
-                _tell(self._undo(lane))  # as the server does
+                tell(self._undo(lane))  # as the server does
             elif not lane.wrote:
                 savepoints.give_up(lane)
             elif savepoints.writers_above(lane):
@@ -361,46 +359,18 @@ class Lanes:
         """Tell what the rollback of a lane undoes beside its own work."""
         above = self._savepoints.writers_above(lane)
         if above:
-            conflict = self._conflict(lane, above[-1], "was rolled back, which undid both")
+            found = conflict(self.database, lane, above[-1], "was rolled back, which undid both")
             for other in above:
-                other.lost = conflict.message
+                other.lost = found.message
         elif lane.overwritten:
-            conflict = self._conflict(
-                lane, lane.overwritten, "was rolled back, which undid later work of the other"
-            )
+            what = "was rolled back, which undid later work of the other"
+            found = conflict(self.database, lane, lane.overwritten, what)
         else:
-            return self._undone(lane, depth=0)
-        self.conflict = self.conflict or conflict
-        return conflict
-
-    def _undone(self, lane: Lane, *, depth: int) -> SandboxWarning | None:
-        """Tell which commits of others inside a lane, in so many savepoints, are gone."""
-        gone = [other for at, other in lane.swallowed if at >= depth]
-        if not gone:
-            return None
-        lane.swallowed = [(at, other) for at, other in lane.swallowed if at < depth]
-        return SandboxWarning(
-            f"database {self.database!r}: the rollback of the transaction of {lane} undid what "
-            f"{' and '.join(gone)} committed in the meantime, because they share the one "
-            "connection of the sandbox. Commit or close the first before the others run, or "
-            f"{REMEDY}"
-        )
-
-    def _conflict(self, lane: Lane, other: Lane | str, what: str) -> SandboxConflict:
-        return SandboxConflict(
-            f"database {self.database!r}: the transactions of {lane} and of {other} both wrote "
-            f"before either had ended, and the first {what}; the one connection of the sandbox "
-            f"cannot show this. End one before the other writes, or {REMEDY}"
-        )
+            return undone(self.database, lane, depth=0)
+        self.conflict = self.conflict or found
+        return found
 
 
 def _overwrite(lane: Lane, others: list[Lane]) -> None:
     for other in others:
         other.overwritten = str(lane)
-
-
-def _tell(loss: SandboxConflict | SandboxWarning | None) -> None:
-    if isinstance(loss, SandboxConflict):
-        raise loss
-    if loss is not None:
-        warnings.warn(loss, stacklevel=3)

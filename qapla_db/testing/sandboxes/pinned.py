@@ -114,8 +114,9 @@ class PinnedConnection(ABC):
         """Whether the driver was set to commit each statement."""
         return False
 
-    def stop_reading(self) -> None:  # noqa: B027
-        """Give up a connection on which rows are still to come."""
+    def stop_reading(self) -> bool:
+        """Close a connection on which rows are to come that cannot be skipped; tell whether."""
+        return False
 
     def expose(self) -> None:  # noqa: B027
         """Know that somebody has the driver's connection itself."""

@@ -27,12 +27,12 @@ from sqlalchemy.pool import Pool, PoolProxiedConnection
 
 from qapla_db.errors import InvalidArgument, SandboxBroken, SandboxError
 from qapla_db.testing.sandboxes.drivers import pin, supports
-from qapla_db.testing.sandboxes.lanes import Lanes, SandboxWarning
+from qapla_db.testing.sandboxes.lanes import Lanes
 from qapla_db.testing.sandboxes.pinned import PinnedConnection
 from qapla_db.testing.sandboxes.pool import SandboxPool, checkout_of
 from qapla_db.testing.sandboxes.savepoints import REMEDY, Savepoints
 
-__all__ = ["Sandbox", "SandboxPool", "SandboxWarning", "Sandboxable", "sandbox"]
+__all__ = ["Sandbox", "SandboxPool", "Sandboxable", "sandbox"]
 
 
 WAIT = 5.0
@@ -157,6 +157,12 @@ class Sandbox:
         return self._lanes.turn.acquire(timeout=self._wait)
 
     def _broken(self) -> SandboxBroken:
+        if self._lanes.was_reading:
+            return SandboxBroken(
+                f"database {self.name!r}: at the end of the sandbox a COPY, or a cursor of the "
+                "driver that fetches row by row, had rows to come, so that the connection had to "
+                f"be closed; end it before the test does, or {REMEDY}"
+            )
         if self._pinned.lost:
             return SandboxBroken(
                 f"the connection of the sandbox of the database {self.name!r} was lost, and what "
